@@ -1,8 +1,64 @@
 //! framegate gives a microVM guest its network from an ordinary host process: no root, no tap device
-//! and no kernel module.
+//! and no kernel module. It is the host side of one virtio-net NIC. The VMM hands over Ethernet
+//! frames; framegate is the guest's gateway, ends its TCP in smoltcp and relays it to host sockets.
 //!
-//! This is its core: [`NetworkFrameQueues`], two bounded frame queues and the wakes that go with them,
-//! shared by all the threads of one NIC. Start with [`wake`] for the protocol.
+//! # The way of a frame
+//!
+//! ```text
+//!  guest ── VMM ── unix stream ── Receiver ─────────────────────────────> gateway ──> host sockets
+//!                                   └> framegate-rx ── guest_to_host ──────^  │
+//!                                        guest_wake ->    <- guest_space      │ one epoll
+//!                                                                             v
+//!  guest <── VMM <─ unix stream ── Sender <───────── host_to_guest <──── gateway <── host sockets
+//!                                   └> framegate-tx <- host_wake
+//! ```
+//!
+//! While the poll loop keeps up it runs both ends of the stream itself: a small request wakes one thread.
+//! It lends the receive half to `framegate-rx` when the guest sends faster than it takes, and the send
+//! half to `framegate-tx` when the stream is full.
+//!
+//! Read in this order to follow a frame from the guest to the host:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`wake`] | the bell: state word, eventfd, and why no wake is lost |
+//! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
+//! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
+//! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
+//! | [`Runtime`] | starts the threads, stops them, says why they stopped |
+//!
+//! # Threads
+//!
+//! | thread | owns | blocks in |
+//! |---|---|---|
+//! | `framegate-poll` | all smoltcp state, all host sockets, all flows, all timers; the ends of the stream that it has not lent | one epoll over its bell, the host sockets and the stream |
+//! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
+//! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
+//!
+//! # Features
+//!
+//! `runtime` (default) is everything; without it the crate is the core that the models check:
+//! [`NetworkFrameQueues`] and [`WakePipe`], on crossbeam-queue and libc alone.
+#![cfg_attr(
+    feature = "runtime",
+    doc = r#"
+# Example
+
+```no_run
+use std::os::unix::net::UnixStream;
+
+// One end goes to the VMM (`krun_add_net_unixstream(ctx, NULL, fd, mac, 0, 0)`), the other to us.
+let (ours, for_the_vmm) = UnixStream::pair()?;
+let runtime = framegate::Runtime::builder().start(ours)?;
+# drop(for_the_vmm);
+// … run the VM …
+println!("{}", runtime.stats());
+let why = runtime.shutdown();
+println!("the network stopped: {why}");
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 
 pub mod queues;
 pub mod wake;
@@ -12,6 +68,30 @@ mod sync;
 #[cfg(not(loom))]
 mod sys;
 
+#[cfg(feature = "runtime")]
+mod bridge;
+#[cfg(feature = "runtime")]
+mod config;
+#[cfg(feature = "runtime")]
+mod error;
+#[cfg(feature = "runtime")]
+mod gateway;
+#[cfg(feature = "runtime")]
+mod metrics;
+#[cfg(feature = "runtime")]
+mod runtime;
+#[cfg(feature = "runtime")]
+mod wire;
+
 pub use queues::NetworkFrameQueues;
 pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};
+
+#[cfg(feature = "runtime")]
+pub use config::{Builder, Limits, MacAddress, Offload, Overflow};
+#[cfg(feature = "runtime")]
+pub use error::{ConfigError, FramingViolation, StartError, StopReason};
+#[cfg(feature = "runtime")]
+pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use runtime::Runtime;

@@ -1,0 +1,121 @@
+//! The thread that takes the guest's frames from the VMM while the poll loop has no time to.
+//!
+//! # Theory of operation
+//!
+//! The poll loop lends it the receive half ([`hand_over`](super::hand_over)). A turn goes through two
+//! steps, each only when the one before it has nothing left, so that frames stay in order and no step
+//! holds more than one batch: *deliver* what was received, *receive*. It ends when the stream is empty or
+//! the queue is full. Around it is the loop of [`wake`](crate::wake): take, turn, arm, sleep.
+//!
+//! * **The stream is empty.** The half goes back to the poll loop, with a ring, after all its frames.
+//! * **The queue is full** ([`Overflow::Backpressure`]). The thread sleeps on the bell, which the
+//!   consumer rings when it has made room. The stream fills up, the VMM waits, the guest waits.
+//!
+//! # The peer's end
+//!
+//! A receive of zero bytes is the end, and not a hang-up that poll reports: what the peer sent
+//! before it went lies in the stream still, and is delivered first. So a reader that waits for room
+//! does not look at the stream. Could it wait for ever for a peer that is gone? The poll loop makes
+//! no room only while it can't push to the guest, that is while the writer is stuck on this very
+//! stream; there the hang-up ends the writer's wait at once, and a sender whose peer is gone takes
+//! everything. So the poll loop makes room, and the reader gets to the end of the stream. To watch for
+//! the hang-up here could only lose frames, or spin, since poll reports it for as long as it lasts.
+
+use super::hand_over::HandOver;
+use super::receiver::{Received, Receiver};
+use crate::config::{Config, Overflow};
+use crate::error::StopReason;
+use crate::metrics::{Counters, DropReason};
+use crate::queues::NetworkFrameQueues;
+use crate::sync::Arc;
+
+#[cfg(test)]
+mod tests;
+
+/// The reader's thread.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    queues: Arc<NetworkFrameQueues>,
+    counters: Arc<Counters>,
+    hand_over: Arc<HandOver>,
+    overflow: Overflow,
+}
+
+/// What a turn ended for want of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Bytes,
+    Room,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        queues: Arc<NetworkFrameQueues>,
+        config: &Config,
+        counters: Arc<Counters>,
+        hand_over: Arc<HandOver>,
+    ) -> Self {
+        Self { queues, counters, hand_over, overflow: config.overflow }
+    }
+
+    /// Receives whenever it is lent the receive half, until the link or the runtime ends; says why.
+    pub(crate) fn run(self) -> StopReason {
+        let bell = self.queues.guest_space();
+        let mut half: Option<Receiver> = None;
+        loop {
+            if bell.take().is_down() {
+                return StopReason::Requested;
+            }
+            half = half.or_else(|| self.hand_over.borrow_receiver());
+            if let Some(mut receiver) = half.take() {
+                match self.turn(&mut receiver) {
+                    Ok(Want::Bytes) => self.hand_over.give_back_receiver(receiver),
+                    Ok(Want::Room) => half = Some(receiver),
+                    Err(reason) => return reason,
+                }
+            }
+            if bell.arm() {
+                bell.wait();
+            }
+        }
+    }
+
+    fn turn(&self, receiver: &mut Receiver) -> Result<Want, StopReason> {
+        loop {
+            if !self.deliver(receiver) {
+                return Ok(Want::Room);
+            }
+            // A guest that sends without a pause must not keep the thread from its end.
+            if self.queues.is_shutting_down() {
+                return Err(StopReason::Requested);
+            }
+            if receiver.receive()? == Received::Nothing {
+                return Ok(Want::Bytes);
+            }
+        }
+    }
+
+    /// Pushes the batch and rings once for it; `false` if the queue is full and the rest must wait.
+    fn deliver(&self, receiver: &mut Receiver) -> bool {
+        let frames = receiver.frames();
+        if frames.is_empty() {
+            return true;
+        }
+        let mut batch = self.queues.push_from_guest();
+        while let Some(frame) = frames.pop_front() {
+            let Err(frame) = batch.push(frame) else { continue };
+            match self.overflow {
+                Overflow::Backpressure => {
+                    frames.push_front(frame);
+                    return false;
+                }
+                Overflow::Drop => {
+                    self.counters.dropped_many(DropReason::QueueFull, frames.len() as u64 + 1);
+                    self.queues.recycle(frame);
+                    frames.drain(..).for_each(|frame| self.queues.recycle(frame));
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,98 @@
+//! The thread that sends frames to the VMM while the stream is full.
+//!
+//! # Theory of operation
+//!
+//! The poll loop lends it the send half ([`hand_over`](super::hand_over)). It goes round the loop of
+//! [`wake`](crate::wake): take, send all there is, sleep. What breaks the sleep depends on why there is
+//! nothing more to do:
+//!
+//! * The queue is empty: the half goes back to the poll loop, with a ring. The thread arms and sleeps on
+//!   its bell, until it is lent the half again.
+//! * The stream is full: room in the stream, or its end. More frames are no news then, so this sleep is
+//!   not armed, and of the bell only the shutdown breaks it.
+//!
+//! Shutdown: the notes are taken before the queue is drained, so when they say that it has begun,
+//! every frame that was pushed before it is seen by the send that follows. What the stream takes
+//! without waiting is sent, and only then is an unfinished frame given up.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use socket2::SockRef;
+
+use super::hand_over::HandOver;
+use super::sender::{Progress, Sender};
+use crate::error::StopReason;
+use crate::queues::NetworkFrameQueues;
+use crate::sync::Arc;
+use crate::sys::poll_writable;
+
+#[cfg(test)]
+mod tests;
+
+/// How much may be on its way to the VMM. A Unix stream counts it against the sender; the kernel's
+/// default holds 93 ordinary frames.
+const SEND_BUFFER: usize = 4 << 20;
+
+/// Prepares our end of the stream: non-blocking, and with room for a burst.
+///
+/// # Errors
+/// What fcntl(2) reports. The size of the buffer is a wish: the kernel gives what it allows.
+pub(crate) fn prepare(stream: &UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    SockRef::from(stream).set_send_buffer_size(SEND_BUFFER)
+}
+
+/// The writer's thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    queues: Arc<NetworkFrameQueues>,
+    hand_over: Arc<HandOver>,
+}
+
+impl Writer {
+    pub(crate) fn new(queues: Arc<NetworkFrameQueues>, hand_over: Arc<HandOver>) -> Self {
+        Self { queues, hand_over }
+    }
+
+    /// Sends whenever it is lent the send half, until the runtime ends; says why.
+    pub(crate) fn run(self) -> StopReason {
+        let bell = &self.queues.host_wake;
+        let mut half: Option<Sender> = None;
+        loop {
+            let wakes = bell.take();
+            half = half.or_else(|| self.hand_over.borrow_sender());
+            if wakes.is_down() {
+                // The poll loop may have left before the half came back to it.
+                half = half.or_else(|| self.hand_over.reclaim_sender());
+            }
+            let progress = match &mut half {
+                Some(sender) => sender.send(),
+                None => Ok(Progress::Idle),
+            };
+            match (progress, half.take()) {
+                (Err(reason), _) => return reason,
+                _ if wakes.is_down() => return StopReason::Requested,
+                (Ok(Progress::Blocked), Some(sender)) => {
+                    match poll_writable(bell.as_fd(), sender.stream().as_fd()) {
+                        Ok(true) => bell.clear(),
+                        Ok(false) => {}
+                        Err(error) => {
+                            return StopReason::HostFault("wait for the stream", error.kind());
+                        }
+                    }
+                    half = Some(sender);
+                }
+                (Ok(_), sender) => {
+                    if let Some(sender) = sender {
+                        self.hand_over.give_back_sender(sender);
+                    }
+                    if bell.arm() {
+                        bell.wait();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What an embedder can choose, with the cost of each choice.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::error::{ConfigError, StartError};
+use crate::queues::{self, NetworkFrameQueues};
+use crate::runtime::Runtime;
+use crate::sync::Arc;
+
+/// An Ethernet address.
+pub type MacAddress = [u8; 6];
+
+/// Which frames may cross the link, by the features that the VMM negotiated with the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Offload {
+    /// No virtio-net offload: full checksums both ways, frames of `mtu + 14` bytes at the most.
+    #[default]
+    None,
+    /// `CSUM | HOST_TSO4 | HOST_TSO6`: the guest sends frames up to 65,550 bytes with partial
+    /// checksums; towards the guest as [`None`](Self::None).
+    Upload,
+    /// The guest's receive buffers hold 64 KiB (`GUEST_CSUM | GUEST_TSO4`) and its MTU is ours: frames
+    /// up to `mtu + 14` bytes both ways.
+    Jumbo,
+}
+
+/// What the reader does with a guest frame when the queue to the poll loop is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Stop reading: the stream fills up and the guest waits. Nothing is lost. For QEMU and for
+    /// libkrun from 1.18 on.
+    #[default]
+    Backpressure,
+    /// Drop the frame and count it. For libkrun up to 1.17, whose worker spins, and serves the other
+    /// direction no more, while nobody reads.
+    Drop,
+}
+
+/// The bounds of what one guest can make the host spend. Each says what it costs and what happens
+/// when it is reached.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// TCP flows at once, in every state. Each costs one host socket and about 1 KiB, and its windows
+    /// once it is established. A SYN above the limit is answered with RST. Default 16,384.
+    pub tcp_flows: usize,
+    /// TCP flows at once whose host connection is not established yet; part of `tcp_flows`. Each
+    /// costs one host socket and the guest's SYN. A SYN above it is answered with RST. Default 1,024.
+    pub tcp_half_open: usize,
+    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB. Twice this is address space;
+    /// memory is what the flow has used of it. Default 1 MiB.
+    pub tcp_window: usize,
+    /// What the windows of all flows may come to, in bytes. Above it, new flows have windows of 64 KiB.
+    /// Default 1 GiB.
+    pub tcp_memory: usize,
+    /// How long a host connection may take. Then the guest gets ICMP host unreachable. Default 30 s.
+    pub tcp_connect: Duration,
+    /// How long an established flow may be silent before both ends are reset (RFC 5382 REQ-5: not
+    /// less than 2 h 4 min). Default 2 h 4 min.
+    pub tcp_idle: Duration,
+    /// How long a flow may be silent whose handshake with the guest is not over, or that both ends have
+    /// closed (RFC 5382 REQ-5: not less than 4 min). Default 4 min.
+    pub tcp_transitory: Duration,
+    /// The bound of each frame queue, in frames. Default 1,024.
+    pub queue_frames: usize,
+    /// The bound of each frame queue, in bytes. Default 4 MiB.
+    pub queue_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tcp_flows: 16_384,
+            tcp_half_open: 1_024,
+            tcp_window: 1 << 20,
+            tcp_memory: 1 << 30,
+            tcp_connect: Duration::from_secs(30),
+            tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
+            tcp_transitory: Duration::from_secs(4 * 60),
+            queue_frames: queues::DEFAULT_CAPACITY,
+            queue_bytes: queues::DEFAULT_BYTES,
+        }
+    }
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) guest_mac: MacAddress,
+    pub(crate) gateway_mac: MacAddress,
+    pub(crate) guest_ipv4: Ipv4Addr,
+    pub(crate) ipv4_prefix: u8,
+    pub(crate) gateway_ipv4: Ipv4Addr,
+    pub(crate) guest_ipv6: Ipv6Addr,
+    pub(crate) ipv6_prefix: u8,
+    pub(crate) gateway_ipv6: Ipv6Addr,
+    pub(crate) mtu: u16,
+    pub(crate) offload: Offload,
+    pub(crate) overflow: Overflow,
+    pub(crate) host_loopback: bool,
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// The largest frame that the guest's buffers hold, in bytes.
+    pub(crate) fn max_frame_to_guest(&self) -> usize {
+        usize::from(self.mtu) + 14
+    }
+}
+
+/// Describes a gateway before it starts. The defaults are those of the nearest peers, so that a guest
+/// image made for them works: guest 100.96.0.2/30 and fd53:4d00::2/64, gateway 100.96.0.1 and
+/// fd53:4d00::1, MAC addresses 02:53:4d:00:00:02 and 02:53:4d:00:00:01, MTU 1500, no offload.
+#[derive(Clone, Debug)]
+#[must_use = "a builder starts nothing until `start`"]
+pub struct Builder(Config);
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self(Config {
+            guest_mac: [0x02, 0x53, 0x4d, 0, 0, 2],
+            gateway_mac: [0x02, 0x53, 0x4d, 0, 0, 1],
+            guest_ipv4: Ipv4Addr::new(100, 96, 0, 2),
+            ipv4_prefix: 30,
+            gateway_ipv4: Ipv4Addr::new(100, 96, 0, 1),
+            guest_ipv6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 2),
+            ipv6_prefix: 64,
+            gateway_ipv6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 1),
+            mtu: 1500,
+            offload: Offload::None,
+            overflow: Overflow::Backpressure,
+            host_loopback: false,
+            limits: Limits::default(),
+        })
+    }
+}
+
+impl Builder {
+    /// The guest's IPv4 address and the length of its subnet's prefix.
+    pub fn guest_ipv4(mut self, address: Ipv4Addr, prefix: u8) -> Self {
+        self.0.guest_ipv4 = address;
+        self.0.ipv4_prefix = prefix;
+        self
+    }
+
+    /// The gateway's IPv4 address, in the guest's subnet.
+    pub fn gateway_ipv4(mut self, address: Ipv4Addr) -> Self {
+        self.0.gateway_ipv4 = address;
+        self
+    }
+
+    /// The guest's IPv6 address and the length of its prefix.
+    pub fn guest_ipv6(mut self, address: Ipv6Addr, prefix: u8) -> Self {
+        self.0.guest_ipv6 = address;
+        self.0.ipv6_prefix = prefix;
+        self
+    }
+
+    /// The gateway's IPv6 address, in the guest's prefix. It answers for its link-local address too.
+    pub fn gateway_ipv6(mut self, address: Ipv6Addr) -> Self {
+        self.0.gateway_ipv6 = address;
+        self
+    }
+
+    /// The MAC address that the VMM gives the guest. Frames from any other are dropped.
+    pub fn guest_mac(mut self, mac: MacAddress) -> Self {
+        self.0.guest_mac = mac;
+        self
+    }
+
+    /// The gateway's MAC address.
+    pub fn gateway_mac(mut self, mac: MacAddress) -> Self {
+        self.0.gateway_mac = mac;
+        self
+    }
+
+    /// The guest's MTU in bytes: 1280 to 1500, or up to 65,520 with [`Offload::Jumbo`]. A frame to the
+    /// guest is never longer than this plus 14: a larger one would wedge libkrun's receive queue.
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.0.mtu = mtu;
+        self
+    }
+
+    /// What the VMM negotiated with the guest.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.0.offload = offload;
+        self
+    }
+
+    /// What the reader does when the queue to the poll loop is full.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.0.overflow = overflow;
+        self
+    }
+
+    /// Whether TCP to the gateway's address reaches the host's loopback. Off by default: services that
+    /// listen there trust everyone who reaches them.
+    pub fn host_loopback(mut self, allowed: bool) -> Self {
+        self.0.host_loopback = allowed;
+        self
+    }
+
+    /// The bounds of what the guest can make the host spend.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.0.limits = limits;
+        self
+    }
+
+    /// Starts the gateway on a connected stream whose other end the VMM has: libkrun's
+    /// `krun_add_net_unixstream`, QEMU's `-netdev stream`. Our end becomes non-blocking; the VMM's own
+    /// flag is its own.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] if the configuration contradicts itself, [`StartError::Host`] if the
+    /// host is out of descriptors, threads or memory.
+    pub fn start(self, stream: UnixStream) -> Result<Runtime, StartError> {
+        self.check()?;
+        Runtime::start_on_stream(self.0, stream)
+    }
+
+    /// Starts the gateway alone, for a VMM in this process that moves the frames itself: it pushes
+    /// what the guest sent with [`push_from_guest`](NetworkFrameQueues::push_from_guest) and takes what the
+    /// guest is to get with [`drain_to_guest`](NetworkFrameQueues::drain_to_guest), waiting on
+    /// [`host_wake`](NetworkFrameQueues::host_wake). Every frame it takes fits the guest's MTU.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_queues(self, queues: Arc<NetworkFrameQueues>) -> Result<Runtime, StartError> {
+        self.check()?;
+        Runtime::start_on_queues(self.0, queues)
+    }
+
+    /// The configuration as it stands, for tests and fuzzers.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn into_config_for_tests(self) -> Config {
+        self.0
+    }
+
+    /// Whether the configuration contradicts itself; [`start`](Self::start) asks this first.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let config = &self.0;
+        let most = if config.offload == Offload::Jumbo { 65_520 } else { 1500 };
+        if !(1280..=most).contains(&config.mtu) {
+            return Err(ConfigError::Mtu(config.mtu));
+        }
+        let unicast = |mac: MacAddress| mac[0] & 1 == 0 && mac != [0; 6];
+        if !unicast(config.guest_mac)
+            || !unicast(config.gateway_mac)
+            || config.guest_mac == config.gateway_mac
+        {
+            return Err(ConfigError::Mac);
+        }
+        check_ipv4(config)?;
+        check_ipv6(config)?;
+        check_limits(&config.limits)
+    }
+}
+
+fn check_ipv4(config: &Config) -> Result<(), ConfigError> {
+    let (guest, gateway) = (u32::from(config.guest_ipv4), u32::from(config.gateway_ipv4));
+    if !(1..=30).contains(&config.ipv4_prefix) || guest == gateway {
+        return Err(ConfigError::Ipv4);
+    }
+    let host_bits = u32::MAX >> config.ipv4_prefix;
+    let is_host = |address: u32| address & host_bits != 0 && address & host_bits != host_bits;
+    let usable = |address: Ipv4Addr| {
+        !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
+    };
+    if guest & !host_bits != gateway & !host_bits
+        || ![guest, gateway].into_iter().all(is_host)
+        || ![config.guest_ipv4, config.gateway_ipv4].into_iter().all(usable)
+    {
+        return Err(ConfigError::Ipv4);
+    }
+    Ok(())
+}
+
+fn check_ipv6(config: &Config) -> Result<(), ConfigError> {
+    let (guest, gateway) = (u128::from(config.guest_ipv6), u128::from(config.gateway_ipv6));
+    if !(1..=126).contains(&config.ipv6_prefix) || guest == gateway {
+        return Err(ConfigError::Ipv6);
+    }
+    let host_bits = u128::MAX >> config.ipv6_prefix;
+    let usable = |address: Ipv6Addr| {
+        !address.is_loopback()
+            && !address.is_multicast()
+            && !address.is_unspecified()
+            && !address.is_unicast_link_local()
+            && address.to_ipv4_mapped().is_none()
+    };
+    if guest & !host_bits != gateway & !host_bits
+        || ![config.guest_ipv6, config.gateway_ipv6].into_iter().all(usable)
+    {
+        return Err(ConfigError::Ipv6);
+    }
+    Ok(())
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    let bounds: [(&'static str, bool); 6] = [
+        ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
+        ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
+        ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
+        ("tcp_connect", limits.tcp_connect > Duration::ZERO),
+        ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
+        ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
+    ];
+    match bounds.into_iter().find(|(_, holds)| !holds) {
+        Some((name, _)) => Err(ConfigError::Limit(name)),
+        None => Ok(()),
+    }
+}

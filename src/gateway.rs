@@ -1,0 +1,259 @@
+//! The gateway: the poll loop, and what it does with each frame.
+//!
+//! # A turn
+//!
+//! 1. take the bell's notes; on shutdown drain what was pushed before it, and leave
+//! 2. frames of the guest, up to a budget, from the queue and then from the stream: classify, answer or
+//!    hand to their flow
+//! 3. flows whose timers expired, and flows with news: move bytes, let smoltcp send
+//! 4. send what was pushed; or ring the writer for it, once, if that has the send half
+//! 5. wait in one epoll over the bell and the host sockets, until the next deadline; do not wait if a
+//!    budget ran out, nor if the bell would not arm
+//!
+//! Budgets bound each step, so a flood of frames delays timers, other flows and shutdown by a turn and
+//! no more.
+
+mod answer;
+#[cfg(any(fuzzing, test))]
+mod check;
+mod classify;
+mod device;
+mod flow;
+mod flows;
+mod frame;
+mod halves;
+mod host;
+mod icmp;
+mod link;
+mod mss;
+mod neighbor;
+mod policy;
+mod reset;
+#[cfg(test)]
+mod testing;
+mod timers;
+mod windows;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use smoltcp::iface::{Config as InterfaceConfig, Interface};
+use smoltcp::time::Instant;
+use smoltcp::wire::HardwareAddress;
+
+use self::device::Outlet;
+use self::flows::{Flows, Turn};
+use self::frame::handle;
+use self::link::Link;
+use crate::config::Config;
+use crate::error::StopReason;
+use crate::metrics::Counters;
+use crate::queues::NetworkFrameQueues;
+use crate::sync::Arc;
+
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::check::fuzz_classify;
+pub(crate) use self::halves::Halves;
+
+/// Frames that one turn takes from the queue.
+const FRAMES: usize = 256;
+/// Bytes that one turn takes from the stream.
+const BYTES: usize = 2 << 20;
+/// Services of flows in one turn; each moves 256 KiB in each direction at the most.
+const SERVICES: usize = 64;
+/// Events that one wait returns.
+const EVENTS: usize = 256;
+
+const BELL: Token = Token(usize::MAX);
+const STREAM: Token = Token(usize::MAX - 1);
+
+/// The poll loop of one NIC.
+pub(crate) struct Gateway {
+    queues: Arc<NetworkFrameQueues>,
+    counters: Arc<Counters>,
+    link: Link,
+    poll: Poll,
+    flows: Flows,
+    /// The ends of the VMM's stream; `None` if the embedder moves the frames.
+    halves: Option<Halves>,
+    started: time::Instant,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug)]
+enum Ended {
+    /// Everything that the guest has sent is handled, or the reader has it.
+    Drained,
+    /// A budget ran out.
+    OverBudget,
+    /// The link has come to its end, and what came before it is handled.
+    Link(StopReason),
+}
+
+impl Gateway {
+    /// Prepares the loop, which has both ends of the VMM's stream to begin with. Without `halves` the
+    /// embedder moves the frames, and every frame fits the guest's MTU; with them the bridge cuts.
+    pub(crate) fn new(
+        config: &Config,
+        queues: Arc<NetworkFrameQueues>,
+        counters: Arc<Counters>,
+        halves: Option<Halves>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        // Edge-triggered and never read: see `wake`, "Level, edge and the token".
+        poll.registry().register(
+            &mut SourceFd(&queues.guest_wake.as_fd().as_raw_fd()),
+            BELL,
+            Interest::READABLE,
+        )?;
+        if let Some(halves) = &halves {
+            halves.watch(poll.registry(), STREAM)?;
+        }
+        let link = Link::new(config, halves.is_some());
+        let mut interface_config = InterfaceConfig::new(HardwareAddress::Ip);
+        // Initial sequence numbers come from this: no guest may guess another flow's.
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        interface_config.random_seed = u64::from_ne_bytes(seed);
+        let mut interface =
+            Interface::new(interface_config, &mut device::Capabilities, Instant::ZERO);
+        // Flows end here whatever their destination; classify has decided which may.
+        interface.set_any_ip(true);
+        let flows = Flows::new(config.limits.clone(), interface);
+        Ok(Self { queues, counters, link, poll, flows, halves, started: time::Instant::now() })
+    }
+
+    /// Runs until shutdown, or until the link ends or the host fails us.
+    pub(crate) fn run(mut self) -> StopReason {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let wakes = self.queues.guest_wake.take();
+            if wakes.space() {
+                self.flows.room_to_guest();
+            }
+            if let Err(error) = self.dispatch(&events) {
+                return StopReason::HostFault("watch the stream", error.kind());
+            }
+            let ended = self.turn(wakes.is_down());
+            let reason = match &ended {
+                Ended::Link(reason) => Some(reason.clone()),
+                _ => wakes.is_down().then_some(StopReason::Requested),
+            };
+            if let Some(reason) = reason {
+                self.flows.close_all(&self.counters);
+                return reason;
+            }
+            let has_work = matches!(ended, Ended::OverBudget) || self.flows.has_work();
+            let timeout = if has_work || !self.queues.guest_wake.arm() {
+                Some(time::Duration::ZERO)
+            } else {
+                self.until_next_deadline()
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return StopReason::HostFault("poll", error.kind());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes what the kernel has said, and takes back the ends of the stream that are free.
+    fn dispatch(&mut self, events: &Events) -> io::Result<()> {
+        for event in events {
+            match (event.token(), &mut self.halves) {
+                (BELL, _) => {}
+                (STREAM, Some(halves)) => halves.readable(),
+                _ => self.flows.host_event(event),
+            }
+        }
+        match &mut self.halves {
+            Some(halves) => halves.reclaim(self.poll.registry(), STREAM),
+            None => Ok(()),
+        }
+    }
+
+    /// Steps 2 to 4.
+    fn turn(&mut self, is_down: bool) -> Ended {
+        let Self { queues, counters, link, poll, flows, halves, started } = self;
+        counters.turns.add(1);
+        let mut outlet = Outlet { queues, batch: queues.push_to_guest(), counters };
+        let mut turn = Turn {
+            link,
+            outlet: &mut outlet,
+            registry: poll.registry(),
+            counters,
+            now: now(*started),
+        };
+        // What was pushed before the shutdown, and no more: the other side may never stop.
+        let frames = if is_down { queues.guest_to_host.len() } else { FRAMES };
+        let mut ended = from_queue(queues, frames, flows, &mut turn);
+        if let (Ended::Drained, Some(halves), false) = (&ended, &mut *halves, is_down) {
+            ended = from_stream(halves, flows, &mut turn);
+        }
+        flows.serve(SERVICES, &mut turn);
+        let Some(halves) = halves else { return ended };
+        if halves.has_sender() {
+            // Nobody need be woken: the queue is drained here.
+            outlet.batch.end_unheard();
+        }
+        drop(outlet);
+        match halves.send() {
+            Ok(()) => ended,
+            Err(reason) => Ended::Link(reason),
+        }
+    }
+
+    fn until_next_deadline(&self) -> Option<time::Duration> {
+        let at = self.flows.next_deadline()?;
+        let now = now(self.started);
+        Some(if at > now { (at - now).into() } else { time::Duration::ZERO })
+    }
+}
+
+fn now(started: time::Instant) -> Instant {
+    // 292,000 years fit.
+    Instant::from_micros(i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Handles the frames that the reader, or the embedder, has pushed.
+fn from_queue(
+    queues: &NetworkFrameQueues,
+    frames: usize,
+    flows: &mut Flows,
+    turn: &mut Turn<'_, '_>,
+) -> Ended {
+    let mut source = queues.drain_from_guest();
+    for _ in 0..frames {
+        let Some(frame) = source.pop() else { return Ended::Drained };
+        if let Some(buffer) = handle(frame, flows, turn) {
+            queues.recycle(buffer);
+        }
+    }
+    Ended::OverBudget
+}
+
+/// Handles what the stream has, while the poll loop has the receive half.
+fn from_stream(halves: &mut Halves, flows: &mut Flows, turn: &mut Turn<'_, '_>) -> Ended {
+    let mut bytes = 0;
+    while bytes < BYTES {
+        let receiver = match halves.receive() {
+            Ok(Some(receiver)) => receiver,
+            Ok(None) => return Ended::Drained,
+            Err(reason) => return Ended::Link(reason),
+        };
+        for frame in receiver.frames().drain(..) {
+            bytes += frame.len();
+            if let Some(buffer) = handle(frame, flows, turn) {
+                turn.outlet.queues.recycle(buffer);
+            }
+        }
+    }
+    match halves.lend_receiver(turn.registry) {
+        Ok(()) => Ended::Drained,
+        Err(error) => Ended::Link(StopReason::HostFault("watch the stream", error.kind())),
+    }
+}

@@ -1,0 +1,42 @@
+//! What the guest hears of a connection that does not come about.
+
+use tracing::trace;
+
+use super::classify::Segment;
+use super::flows::Turn;
+use super::host::ConnectError;
+use super::icmp::{self, Unreachable};
+use super::reset;
+
+/// Says RST to the guest.
+pub(crate) fn answer_with_reset(turn: &mut Turn<'_, '_>, offending: &[u8], segment: &Segment) {
+    let buffer = turn.outlet.queues.buffer(0);
+    if let Some(frame) = reset::reset_for(buffer, turn.link, offending, segment) {
+        turn.outlet.reply(frame);
+    }
+}
+
+/// Says to the guest that the destination cannot be had, and why.
+pub(crate) fn answer_unreachable(turn: &mut Turn<'_, '_>, offending: &[u8], why: Unreachable) {
+    let buffer = turn.outlet.queues.buffer(0);
+    if let Some(frame) = icmp::unreachable(buffer, turn.link, offending, why) {
+        turn.outlet.reply(frame);
+    }
+}
+
+/// Tells the guest what became of its connection: what it would hear without a gateway.
+pub(crate) fn answer_failure(
+    turn: &mut Turn<'_, '_>,
+    syn: &[u8],
+    segment: &Segment,
+    error: ConnectError,
+) {
+    turn.counters.dropped(error.drop_reason());
+    trace!(guest = %segment.key.guest, remote = %segment.key.remote, ?error, "no connection");
+    match error {
+        ConnectError::Refused | ConnectError::Resource => answer_with_reset(turn, syn, segment),
+        ConnectError::Unreachable(why) => answer_unreachable(turn, syn, why),
+        // As the last router says of a host that answers nothing.
+        ConnectError::TimedOut => answer_unreachable(turn, syn, Unreachable::Host),
+    }
+}

@@ -1,0 +1,60 @@
+//! What the fuzzer of `classify` drives.
+
+use mio::Poll;
+use smoltcp::iface::{Config as InterfaceConfig, Interface};
+use smoltcp::time::Instant;
+use smoltcp::wire::HardwareAddress;
+
+use super::classify::{Verdict, classify};
+use super::device::{self, Outlet};
+use super::flows::{Flows, Turn};
+use super::frame::handle;
+use super::link::Link;
+use super::{icmp, reset};
+use crate::config::Builder;
+use crate::metrics::Counters;
+use crate::queues::NetworkFrameQueues;
+
+/// Any bytes as a frame, and the invariants of what comes out.
+pub(crate) fn fuzz_classify(data: &[u8]) {
+    let config = Builder::default().into_config_for_tests();
+    let link = Link::new(&config, true);
+    let counters = Counters::default();
+    let Ok(queues) = NetworkFrameQueues::try_shared(64) else { return };
+    let verdict = classify(data, &link);
+    if let Ok(Verdict::Tcp(segment)) = &verdict {
+        assert!(segment.end <= data.len(), "the packet ends within its frame");
+        assert!(segment.payload < segment.end, "the payload lies within the packet");
+        let reset = reset::reset_for(Vec::new(), &link, data, segment);
+        assert_eq!(reset.is_none(), segment.rst, "everything but a reset can be reset");
+        let error = icmp::unreachable(Vec::new(), &link, data, icmp::Unreachable::Host);
+        assert!(error.is_some_and(|frame| frame.len() <= 14 + 1280), "errors stay small");
+    }
+    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let Ok(poll) = Poll::new() else { return };
+    let mut turn = Turn {
+        link: &link,
+        outlet: &mut outlet,
+        registry: poll.registry(),
+        counters: &counters,
+        now: Instant::ZERO,
+    };
+    if matches!(verdict, Ok(Verdict::Tcp(segment)) if segment.opens) {
+        return; // would dial
+    }
+    let interface = InterfaceConfig::new(HardwareAddress::Ip);
+    let interface = Interface::new(interface, &mut device::Capabilities, Instant::ZERO);
+    let mut flows = Flows::new(config.limits.clone(), interface);
+    handle(data.to_vec(), &mut flows, &mut turn);
+    drop(outlet);
+    let refused = counters.snapshot().drops().count();
+    let mut replies = 0;
+    let mut answers = queues.drain_to_guest();
+    while let Some(frame) = answers.pop() {
+        replies += 1;
+        assert!(frame.len() <= config.max_frame_to_guest(), "no reply wedges the guest");
+        assert_eq!(frame.get(..6), Some(&config.guest_mac[..]), "replies go to the guest");
+    }
+    assert!(replies <= 1, "one frame brings one reply at the most");
+    assert!(replies + refused >= 1, "every frame is answered or counted");
+}

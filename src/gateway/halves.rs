@@ -1,0 +1,102 @@
+//! The poll loop's part in the bridge: the ends of the stream that it holds, and when it lends them out.
+//! Why that is sound stands in [`hand_over`](crate::bridge).
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::bridge::{HandOver, Progress, Received, Receiver, Sender};
+use crate::error::StopReason;
+use crate::sync::Arc;
+
+/// The halves that the poll loop holds at the moment.
+#[derive(Debug)]
+pub(crate) struct Halves {
+    receiver: Option<Receiver>,
+    sender: Option<Sender>,
+    hand_over: Arc<HandOver>,
+    /// The stream may have bytes: an edge has come since a receive found nothing.
+    is_readable: bool,
+}
+
+impl Halves {
+    pub(crate) fn new(receiver: Receiver, sender: Sender, hand_over: Arc<HandOver>) -> Self {
+        Self { receiver: Some(receiver), sender: Some(sender), hand_over, is_readable: true }
+    }
+
+    /// Has the poll loop wait for the stream while it holds the receive half.
+    pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        match &self.receiver {
+            Some(receiver) => registry.register(
+                &mut SourceFd(&receiver.stream().as_raw_fd()),
+                token,
+                Interest::READABLE,
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what was lent and is free again.
+    pub(crate) fn reclaim(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if let Some(receiver) = self.hand_over.reclaim_receiver() {
+            self.receiver = Some(receiver);
+            self.is_readable = true;
+            self.watch(registry, token)?;
+        }
+        if let Some(sender) = self.hand_over.reclaim_sender() {
+            self.sender = Some(sender);
+        }
+        Ok(())
+    }
+
+    /// The kernel says that the stream has become readable.
+    pub(crate) fn readable(&mut self) {
+        self.is_readable = true;
+    }
+
+    /// The receive half, with its next batch; `None` while the stream is empty or somebody else reads it.
+    ///
+    /// # Errors
+    /// The reason to end the link.
+    pub(crate) fn receive(&mut self) -> Result<Option<&mut Receiver>, StopReason> {
+        let Some(receiver) = &mut self.receiver else { return Ok(None) };
+        if !self.is_readable {
+            return Ok(None);
+        }
+        match receiver.receive()? {
+            Received::Frames => Ok(Some(receiver)),
+            Received::Nothing => {
+                self.is_readable = false;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The guest sends faster than the poll loop takes: lends the receive half out.
+    pub(crate) fn lend_receiver(&mut self, registry: &Registry) -> io::Result<()> {
+        let Some(receiver) = self.receiver.take() else { return Ok(()) };
+        let unwatched = registry.deregister(&mut SourceFd(&receiver.stream().as_raw_fd()));
+        self.hand_over.lend_receiver(receiver);
+        unwatched
+    }
+
+    pub(crate) fn has_sender(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Sends what is queued, if it holds the send half; lends it out when the stream is full.
+    ///
+    /// # Errors
+    /// The reason to end the link.
+    pub(crate) fn send(&mut self) -> Result<(), StopReason> {
+        let Some(sender) = &mut self.sender else { return Ok(()) };
+        if sender.send()? == Progress::Blocked
+            && let Some(sender) = self.sender.take()
+        {
+            self.hand_over.lend_sender(sender);
+        }
+        Ok(())
+    }
+}

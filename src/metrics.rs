@@ -1,0 +1,200 @@
+//! What was moved, and every frame that was refused, by its reason.
+
+use std::fmt;
+
+use crate::sync::{Arc, Tally};
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// Why a frame of the guest, or a flow, went no further. Each has a counter in [`Stats`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// Every reason there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name that logs and statistics use.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The queue to the poll loop was full ([`Overflow::Drop`](crate::Overflow)).
+    QueueFull => "queue_full",
+    /// A header is cut short or contradicts itself.
+    Malformed => "malformed",
+    /// The source MAC address is not the guest's.
+    SourceMac => "source_mac",
+    /// The destination MAC address is neither the gateway's nor a group's.
+    DestinationMac => "destination_mac",
+    /// The source IP address is not the guest's.
+    SourceAddress => "source_address",
+    /// The destination is no unicast address that a gateway may forward to: loopback, unspecified,
+    /// broadcast, multicast, reserved.
+    DestinationAddress => "destination_address",
+    /// An EtherType other than ARP, IPv4 and IPv6.
+    EtherType => "ether_type",
+    /// An IP protocol that the gateway does not carry.
+    Protocol => "protocol",
+    /// An IP fragment.
+    Fragment => "fragment",
+    /// An IPv6 extension header, or a routing header, that the gateway does not accept.
+    ExtensionHeader => "extension_header",
+    /// An ARP packet that asks for nothing of ours.
+    Arp => "arp",
+    /// An NDP message that asks for nothing of ours, or breaks RFC 4861's rules for it.
+    Ndp => "ndp",
+    /// An ICMP message other than an echo request to the gateway.
+    Icmp => "icmp",
+    /// A TCP segment of no flow.
+    NoFlow => "no_flow",
+    /// TCP flags that contradict each other, or a port of zero.
+    TcpFlags => "tcp_flags",
+    /// The policy denies the destination.
+    Policy => "policy",
+    /// The host refused the connection.
+    HostRefused => "host_refused",
+    /// The host has no route to the destination.
+    HostUnreachable => "host_unreachable",
+    /// The host's connection timed out.
+    HostTimedOut => "host_timed_out",
+    /// A host resource ran out: descriptors, ports, memory.
+    HostResource => "host_resource",
+    /// The limit on flows.
+    FlowLimit => "flow_limit",
+    /// The limit on half-open flows.
+    HalfOpenLimit => "half_open_limit",
+    /// A reply that had no room in the queue to the guest.
+    ReplyNoRoom => "reply_no_room",
+    /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
+    /// buffers and no TCP segment that could be cut.
+    BadLength => "bad_length",
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters behind [`Stats`], shared by the threads of one NIC.
+        #[derive(Debug)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Tally,)*
+            drops: [Tally; DropReason::ALL.len()],
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: Tally::default(),)*
+                    drops: std::array::from_fn(|_| Tally::default()),
+                }
+            }
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats {
+                    $($name: self.$name.get(),)*
+                    drops: std::array::from_fn(|i| self.drops.get(i).map_or(0, Tally::get)),
+                }
+            }
+        }
+
+        /// A moment's view of one NIC's counters. They only grow, but for `tcp_flows` and
+        /// `tcp_half_open`.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            drops: [u64; DropReason::ALL.len()],
+        }
+
+        impl fmt::Display for Stats {
+            /// `name=value` pairs on one line; drop reasons that never occurred are left out.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut space = "";
+                $(
+                    write!(f, "{space}{}={}", stringify!($name), self.$name)?;
+                    space = " ";
+                )*
+                for (reason, n) in self.drops() {
+                    write!(f, "{space}drop_{}={n}", reason.name())?;
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames that the guest sent.
+    frames_from_guest,
+    /// Bytes of those frames.
+    bytes_from_guest,
+    /// Frames sent to the guest.
+    frames_to_guest,
+    /// Bytes of those frames.
+    bytes_to_guest,
+    /// Frames of the guest that the reader appended to the one before.
+    frames_merged,
+    /// TCP flows that the guest has asked for.
+    tcp_opened,
+    /// TCP flows whose host connection came about.
+    tcp_established,
+    /// TCP flows that are gone again.
+    tcp_closed,
+    /// Flows that ended by a reset of either side.
+    tcp_reset,
+    /// TCP flows at this moment.
+    tcp_flows,
+    /// Those of them whose host connection is not there yet.
+    tcp_half_open,
+    /// Payload bytes relayed from guest to host.
+    tcp_bytes_to_host,
+    /// Payload bytes relayed from host to guest.
+    tcp_bytes_to_guest,
+    /// Echo requests that the gateway has answered.
+    echo_replies,
+    /// ARP and NDP questions that the gateway has answered.
+    neighbor_replies,
+    /// Turns of the poll loop.
+    turns,
+}
+
+impl Counters {
+    pub(crate) fn dropped(&self, reason: DropReason) {
+        self.dropped_many(reason, 1);
+    }
+
+    pub(crate) fn dropped_many(&self, reason: DropReason, n: u64) {
+        if let Some(counter) = self.drops.get(reason as usize) {
+            counter.add(n);
+        }
+    }
+}
+
+/// Reads one NIC's counters, from any thread, also after the runtime is gone.
+#[derive(Clone, Debug)]
+pub struct StatsReader(pub(crate) Arc<Counters>);
+
+impl StatsReader {
+    /// The counters at this moment.
+    pub fn read(&self) -> Stats {
+        self.0.snapshot()
+    }
+}
+
+impl Stats {
+    /// The reasons for which something was dropped, with their counts.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().copied().zip(self.drops).filter(|(_, n)| *n > 0)
+    }
+
+    /// How often something was dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,185 @@
+//! The threads of one NIC: started, stopped and joined together.
+
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, JoinHandle};
+
+use tracing::{debug, error};
+
+use crate::bridge::{self, HandOver, Reader, Receiver, Sender, Writer};
+use crate::config::{Builder, Config};
+use crate::error::{StartError, StopReason};
+use crate::gateway::{Gateway, Halves};
+use crate::metrics::{Counters, Stats, StatsReader};
+use crate::queues::NetworkFrameQueues;
+use crate::sync::{Arc, SetOnce};
+
+/// A running gateway. Dropping it is [`shutdown`](Self::shutdown).
+///
+/// The stream stays open until this value is gone, also after the threads have stopped: libkrun's worker
+/// spins on a peer that hangs up while the VM runs.
+pub struct Runtime {
+    queues: Arc<NetworkFrameQueues>,
+    counters: Arc<Counters>,
+    /// Why the first thread left; the others left because of it.
+    reason: Arc<SetOnce<StopReason>>,
+    threads: Vec<JoinHandle<()>>,
+    _stream: Option<Arc<UnixStream>>,
+}
+
+impl Runtime {
+    /// Describes a gateway, with defaults that work.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn start_on_stream(config: Config, stream: UnixStream) -> Result<Self, StartError> {
+        bridge::prepare(&stream).map_err(|error| StartError::Host("the VMM's stream", error))?;
+        let queues =
+            NetworkFrameQueues::with_bounds(config.limits.queue_frames, config.limits.queue_bytes)
+                .map_err(|error| StartError::Host("eventfd", error))?;
+        let stream = Arc::new(stream);
+        let mut runtime = Self::new(Arc::clone(&queues), Some(Arc::clone(&stream)));
+        let counters = &runtime.counters;
+        let hand_over = HandOver::new(Arc::clone(&queues));
+        let halves = Halves::new(
+            Receiver::new(Arc::clone(&stream), Arc::clone(&queues), Arc::clone(counters)),
+            Sender::new(
+                stream,
+                Arc::clone(&queues),
+                config.max_frame_to_guest(),
+                Arc::clone(counters),
+            ),
+            Arc::clone(&hand_over),
+        );
+        let reader =
+            Reader::new(Arc::clone(&queues), &config, Arc::clone(counters), Arc::clone(&hand_over));
+        let writer = Writer::new(queues, hand_over);
+        runtime.spawn_gateway(&config, Some(halves))?;
+        runtime.spawn("framegate-rx", move || reader.run())?;
+        runtime.spawn("framegate-tx", move || writer.run())?;
+        Ok(runtime)
+    }
+
+    pub(crate) fn start_on_queues(
+        config: Config,
+        queues: Arc<NetworkFrameQueues>,
+    ) -> Result<Self, StartError> {
+        let mut runtime = Self::new(queues, None);
+        runtime.spawn_gateway(&config, None)?;
+        Ok(runtime)
+    }
+
+    fn new(queues: Arc<NetworkFrameQueues>, stream: Option<Arc<UnixStream>>) -> Self {
+        Self {
+            queues,
+            counters: Arc::default(),
+            reason: Arc::new(SetOnce::new()),
+            threads: Vec::new(),
+            _stream: stream,
+        }
+    }
+
+    fn spawn_gateway(&mut self, config: &Config, halves: Option<Halves>) -> Result<(), StartError> {
+        let queues = Arc::clone(&self.queues);
+        let gateway = Gateway::new(config, queues, Arc::clone(&self.counters), halves)
+            .map_err(|error| StartError::Host("epoll", error))?;
+        self.spawn("framegate-poll", move || gateway.run())
+    }
+
+    /// Starts one thread. However it leaves, by return or by panic, the others are told. On failure
+    /// the caller drops `self`, which stops the threads that run already.
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> StopReason + Send + 'static,
+    ) -> Result<(), StartError> {
+        let queues = Arc::clone(&self.queues);
+        let first = Arc::clone(&self.reason);
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                let reason = catch_unwind(AssertUnwindSafe(work))
+                    .unwrap_or_else(|panic| StopReason::WorkerPanicked(name, message(&*panic)));
+                match &reason {
+                    StopReason::HostFault(..) | StopReason::WorkerPanicked(..) => {
+                        error!("{name}: {reason}");
+                    }
+                    reason => debug!("{name}: {reason}"),
+                }
+                first.set(reason);
+                queues.begin_shutdown();
+            })
+            .map_err(|error: io::Error| StartError::Host("a thread", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The queues, for an embedder that moves frames itself or wants to begin the shutdown elsewhere.
+    pub fn queues(&self) -> &Arc<NetworkFrameQueues> {
+        &self.queues
+    }
+
+    /// The counters at this moment.
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// Reads the counters from other threads, also while one is in [`wait`](Self::wait).
+    pub fn stats_reader(&self) -> StatsReader {
+        StatsReader(Arc::clone(&self.counters))
+    }
+
+    /// Why the network has stopped, or `None` while it runs.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.reason.get().cloned()
+    }
+
+    /// Blocks until every thread has left: because the VMM closed the link, or another thread began the
+    /// shutdown, or something failed.
+    pub fn wait(&mut self) -> StopReason {
+        for thread in self.threads.drain(..) {
+            // A panic was caught inside; a join error is then impossible, and worth no second one.
+            let _ = thread.join();
+        }
+        self.reason.get().cloned().unwrap_or(StopReason::Requested)
+    }
+
+    /// Stops the network and joins every thread. Takes a few milliseconds, whatever the guest does:
+    /// every wait of every thread ends with the bell. Host connections that were not complete are reset.
+    pub fn shutdown(mut self) -> StopReason {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> StopReason {
+        if !self.threads.is_empty() {
+            self.queues.begin_shutdown();
+        }
+        self.wait()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("stop_reason", &self.stop_reason())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "no message".to_owned(),
+    }
+}

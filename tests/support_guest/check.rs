@@ -1,0 +1,58 @@
+//! What holds for every frame that the guest gets.
+
+use smoltcp::wire::{
+    ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpAddress,
+    IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
+};
+
+use super::{GATEWAY_MAC, GUEST_MAC};
+
+/// The size, the addresses, the lengths and every checksum of a frame to the guest.
+#[track_caller]
+pub(crate) fn frame(bytes: &[u8], mtu: usize) {
+    assert!(bytes.len() <= mtu + 14, "{} bytes would wedge a guest of MTU {mtu}", bytes.len());
+    let ethernet = EthernetFrame::new_checked(bytes).unwrap();
+    assert_eq!(ethernet.src_addr().0, GATEWAY_MAC);
+    assert_eq!(ethernet.dst_addr().0, GUEST_MAC);
+    match ethernet.ethertype() {
+        EthernetProtocol::Arp => {
+            ArpRepr::parse(&ArpPacket::new_checked(ethernet.payload()).unwrap()).unwrap();
+        }
+        EthernetProtocol::Ipv4 => {
+            let ip = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
+            assert!(ip.verify_checksum(), "the IPv4 header's checksum");
+            assert_eq!(usize::from(ip.total_len()), ethernet.payload().len());
+            assert!(!ip.more_frags() && ip.frag_offset() == 0);
+            let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+            match ip.next_header() {
+                IpProtocol::Icmp => {
+                    let icmp = Icmpv4Packet::new_checked(ip.payload()).unwrap();
+                    assert!(icmp.verify_checksum(), "the ICMP checksum");
+                }
+                other => transport(other, source, destination, ip.payload()),
+            }
+        }
+        EthernetProtocol::Ipv6 => {
+            let ip = Ipv6Packet::new_checked(ethernet.payload()).unwrap();
+            assert_eq!(ip.total_len(), ethernet.payload().len());
+            let (source, destination) = (ip.src_addr(), ip.dst_addr());
+            match ip.next_header() {
+                IpProtocol::Icmpv6 => {
+                    let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+                    assert!(icmp.verify_checksum(&source, &destination), "the ICMPv6 checksum");
+                }
+                other => transport(other, source.into(), destination.into(), ip.payload()),
+            }
+        }
+        other => panic!("a frame of type {other}"),
+    }
+}
+
+#[track_caller]
+fn transport(protocol: IpProtocol, source: IpAddress, destination: IpAddress, packet: &[u8]) {
+    assert_eq!(protocol, IpProtocol::Tcp, "the gateway sends nothing else");
+    let tcp = TcpPacket::new_checked(packet).unwrap();
+    assert!(tcp.verify_checksum(&source, &destination), "the TCP checksum");
+    assert_ne!(tcp.src_port(), 0);
+    assert_ne!(tcp.dst_port(), 0);
+}
