@@ -1,0 +1,369 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use framegate::{Builder, MacAddress, Offload, Overflow};
+
+/// The network of a microVM guest: no root, no tap device, no kernel module.
+#[derive(Debug, Parser)]
+#[command(name = "framegate", version, propagate_version = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Be the gateway of one guest after another on a Unix stream socket.
+    Serve(Serve),
+    /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
+    Demo(Demo),
+}
+
+/// `framegate serve`
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The socket that the VMM connects to: libkrun's unixstream, QEMU's `-netdev stream`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+
+    /// End with the first guest: status 0 if it closed the link, 1 if anything else happened.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Print the counters to stderr every so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) stats: Option<u32>,
+
+    /// The guest's MTU, 1280 to 1500; up to 65520 with `--offload jumbo`.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+          value_parser = value_parser!(u16).range(1280..=65_520))]
+    mtu: u16,
+
+    /// What the VMM negotiated with the guest.
+    #[arg(long, value_enum, default_value = "none")]
+    offload: OffloadName,
+
+    /// The guest's address and its subnet [default: 100.96.0.2/30].
+    #[arg(long, value_name = "CIDR")]
+    guest_ip: Option<Cidr<Ipv4Addr>>,
+
+    /// The gateway's address in that subnet [default: 100.96.0.1].
+    #[arg(long, value_name = "IP")]
+    gateway_ip: Option<Ipv4Addr>,
+
+    /// The guest's IPv6 address and its prefix [default: fd53:4d00::2/64].
+    #[arg(long, value_name = "CIDR")]
+    guest_ip6: Option<Cidr<Ipv6Addr>>,
+
+    /// The gateway's IPv6 address in that prefix [default: fd53:4d00::1].
+    #[arg(long, value_name = "IP")]
+    gateway_ip6: Option<Ipv6Addr>,
+
+    /// The MAC address that the VMM gives the guest [default: 02:53:4d:00:00:02].
+    #[arg(long, value_name = "MAC")]
+    guest_mac: Option<Mac>,
+
+    /// The gateway's MAC address [default: 02:53:4d:00:00:01].
+    #[arg(long, value_name = "MAC")]
+    gateway_mac: Option<Mac>,
+
+    /// What to do with frames that the gateway has no room for; `drop` is for libkrun up to 1.17.
+    #[arg(long, value_enum, default_value = "backpressure")]
+    overflow: OverflowName,
+
+    /// Let the guest reach the host's loopback at the gateway's address. It can then use every
+    /// service that listens there.
+    #[arg(long)]
+    host_loopback: bool,
+}
+
+/// `framegate demo`
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How much to transfer in each direction, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+          value_parser = value_parser!(u32).range(1..=65_536))]
+    pub(crate) mib: u32,
+}
+
+impl Serve {
+    /// The gateway that these options describe; what they leave out has the library's default.
+    pub(crate) fn builder(&self) -> Builder {
+        let defaults = Builder::default();
+        let builder = defaults
+            .mtu(self.mtu)
+            .offload(self.offload.into())
+            .overflow(self.overflow.into())
+            .host_loopback(self.host_loopback);
+        let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
+        let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
+        let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
+        let builder = set(builder, self.gateway_ip6, Builder::gateway_ipv6);
+        let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
+        set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0))
+    }
+}
+
+fn set<T>(builder: Builder, value: Option<T>, with: impl FnOnce(Builder, T) -> Builder) -> Builder {
+    match value {
+        Some(value) => with(builder, value),
+        None => builder,
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What the user is to be told instead: help, the version, or one line that says what is wrong.
+pub(crate) fn parse(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Command, Stop> {
+    let command = CommandLine::try_parse_from(words).map_err(Stop::from)?.command;
+    match &command {
+        Command::Serve(serve) if serve.mtu > 1500 && serve.offload != OffloadName::Jumbo => {
+            Err(Stop::Wrong(format!(
+                "--mtu {} needs --offload jumbo: without it the guest's buffers hold 1500 bytes",
+                serve.mtu
+            )))
+        }
+        _ => Ok(command),
+    }
+}
+
+/// Why there is no command to run.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Help or the version, which the user asked for.
+    Answer(clap::Error),
+    /// The command line makes no sense, in one line.
+    Wrong(String),
+}
+
+impl Stop {
+    /// Tells the user; the exit status is 0 or 2.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Answer(help) => {
+                let _ = help.print();
+                ExitCode::SUCCESS
+            }
+            Self::Wrong(why) => {
+                eprintln!("framegate: {why}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+impl From<clap::Error> for Stop {
+    /// clap's message is a paragraph, a blank line and the usage; the paragraph is what matters.
+    fn from(error: clap::Error) -> Self {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Self::Answer(error),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+                return Self::Wrong("say `serve` or `demo`; `framegate --help` explains".into());
+            }
+            _ => {}
+        }
+        let text = error.to_string();
+        let paragraph: Vec<_> =
+            text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        Self::Wrong(paragraph.join(" ").trim_start_matches("error: ").into())
+    }
+}
+
+/// An address and the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cidr<A> {
+    address: A,
+    prefix: u8,
+}
+
+impl<A: FromStr> FromStr for Cidr<A> {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let most = 8 * u8::try_from(size_of::<A>()).unwrap_or(u8::MAX);
+        let parts = text.split_once('/');
+        let (address, prefix) =
+            parts.ok_or("an address and a prefix length, as in 100.96.0.2/30")?;
+        let address = address.parse().map_err(|_| "not an address of this family")?;
+        match prefix.parse() {
+            Ok(prefix) if prefix <= most => Ok(Self { address, prefix }),
+            _ => Err("not a prefix length"),
+        }
+    }
+}
+
+/// An Ethernet address in the usual notation, with colons or hyphens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mac(MacAddress);
+
+impl FromStr for Mac {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let octet = |pair: &str| match pair.len() {
+            // from_str_radix would take a sign.
+            2 if pair.bytes().all(|c| c.is_ascii_hexdigit()) => u8::from_str_radix(pair, 16).ok(),
+            _ => None,
+        };
+        let separator = if text.contains(':') { ':' } else { '-' };
+        let octets: Option<Vec<u8>> = text.split(separator).map(octet).collect();
+        octets
+            .and_then(|octets| octets.try_into().ok())
+            .map(Self)
+            .ok_or("six hexadecimal pairs, as in 02:53:4d:00:00:02")
+    }
+}
+
+/// The names of [`Offload`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OffloadName {
+    /// No virtio-net offload.
+    None,
+    /// CSUM, HOST_TSO4, HOST_TSO6: large frames from the guest.
+    Upload,
+    /// GUEST_CSUM, GUEST_TSO4 and a large MTU: large frames both ways.
+    Jumbo,
+}
+
+impl From<OffloadName> for Offload {
+    fn from(name: OffloadName) -> Self {
+        match name {
+            OffloadName::None => Self::None,
+            OffloadName::Upload => Self::Upload,
+            OffloadName::Jumbo => Self::Jumbo,
+        }
+    }
+}
+
+/// The names of [`Overflow`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OverflowName {
+    /// Stop reading until there is room; nothing is lost.
+    Backpressure,
+    /// Drop them and count.
+    Drop,
+}
+
+impl From<OverflowName> for Overflow {
+    fn from(name: OverflowName) -> Self {
+        match name {
+            OverflowName::Backpressure => Self::Backpressure,
+            OverflowName::Drop => Self::Drop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(options: &str) -> Result<Serve, String> {
+        let words = format!("framegate serve --socket /s {options}");
+        match parse(words.split_whitespace().map(String::from)) {
+            Ok(Command::Serve(serve)) => Ok(serve),
+            Ok(Command::Demo(_)) => panic!("this is serve"),
+            Err(Stop::Answer(_)) => panic!("nobody asked for help"),
+            Err(Stop::Wrong(why)) => Err(why),
+        }
+    }
+
+    #[test]
+    fn cidr_is_an_address_and_a_prefix() {
+        let expected = Cidr { address: Ipv4Addr::new(10, 1, 2, 3), prefix: 24 };
+        assert_eq!("10.1.2.3/24".parse(), Ok(expected));
+        let expected = Cidr { address: Ipv6Addr::LOCALHOST, prefix: 128 };
+        assert_eq!("::1/128".parse(), Ok(expected));
+        for wrong in ["10.1.2.3", "10.1.2.3/33", "10.1.2.3/", "/24", "::1/64", "10.1.2/24", ""] {
+            assert!(wrong.parse::<Cidr<Ipv4Addr>>().is_err(), "{wrong}");
+        }
+        for wrong in ["::1/129", "10.1.2.3/24", "::1/-1"] {
+            assert!(wrong.parse::<Cidr<Ipv6Addr>>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mac_is_six_pairs() {
+        let expected = Mac([2, 0x53, 0x4d, 0, 0, 0xfe]);
+        for right in ["02:53:4d:00:00:fe", "02-53-4D-00-00-FE"] {
+            assert_eq!(right.parse(), Ok(expected));
+        }
+        for wrong in [
+            "",
+            "02:53:4d:00:00",
+            "02:53:4d:00:00:02:03",
+            "2:53:4d:0:0:2",
+            "+2:53:4d:00:00:02",
+            "02:53-4d:00:00:02",
+            "02:53:4d:00:00:é",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_reach_the_builder() {
+        let options = "--guest-ip 10.0.0.2/24 --gateway-ip 10.0.0.1 --guest-ip6 fd00::2/64 \
+                       --gateway-ip6 fd00::1 --guest-mac 02:00:00:00:00:02 \
+                       --gateway-mac 02:00:00:00:00:01 --offload jumbo --mtu 65520 \
+                       --overflow drop --host-loopback";
+        let expected = Builder::default()
+            .guest_ipv4(Ipv4Addr::new(10, 0, 0, 2), 24)
+            .gateway_ipv4(Ipv4Addr::new(10, 0, 0, 1))
+            .guest_ipv6("fd00::2".parse().unwrap(), 64)
+            .gateway_ipv6("fd00::1".parse().unwrap())
+            .guest_mac([2, 0, 0, 0, 0, 2])
+            .gateway_mac([2, 0, 0, 0, 0, 1])
+            .offload(Offload::Jumbo)
+            .mtu(65_520)
+            .overflow(Overflow::Drop)
+            .host_loopback(true);
+        let builder = serve(options).unwrap().builder();
+        assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn no_options_are_the_librarys_defaults() {
+        let builder = serve("").unwrap().builder();
+        assert_eq!(format!("{builder:?}"), format!("{:?}", Builder::default()));
+    }
+
+    #[test]
+    fn a_large_mtu_needs_jumbo() {
+        assert!(serve("--mtu 1500").is_ok());
+        assert!(serve("--mtu 9000 --offload jumbo").is_ok());
+        for wrong in ["--mtu 1501", "--mtu 9000 --offload upload"] {
+            let why = serve(wrong).unwrap_err();
+            assert!(why.contains("--offload jumbo"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for wrong in [
+            "--mtu 1279",
+            "--mtu 65521 --offload jumbo",
+            "--offload fast",
+            "--overflow",
+            "--stats 0",
+            "--guest-ip 10.0.0.2",
+            "--guest-mac 02",
+            "--no-such-option",
+            "--once --once",
+        ] {
+            let why = serve(wrong).unwrap_err();
+            assert!(!why.contains('\n') && !why.is_empty(), "{why}");
+            assert!(why.contains(wrong.split(' ').next().unwrap()), "{why}");
+        }
+    }
+}
