@@ -95,3 +95,8 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use metrics::{DropReason, Stats, StatsReader};
 #[cfg(feature = "runtime")]
 pub use runtime::Runtime;
+
+/// Entry points for the fuzzers, which see the parsers without sockets or threads. Not API.
+#[cfg(all(feature = "runtime", any(fuzzing, test)))]
+#[doc(hidden)]
+pub mod fuzz;
