@@ -100,3 +100,8 @@ pub use runtime::Runtime;
 #[cfg(all(feature = "runtime", any(fuzzing, test)))]
 #[doc(hidden)]
 pub mod fuzz;
+
+/// The examples of the README compile.
+#[cfg(all(doctest, feature = "runtime"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

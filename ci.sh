@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# The project's checks, the same by hand and on CI.
+#
+#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | fuzz | all
+#
+# Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
+# keep the others from running, and makes the whole fail.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+
+# How long each fuzz target runs, in seconds.
+: "${FUZZ_SECONDS:=20}"
+# A step that takes longer is stuck.
+: "${STEP_SECONDS:=900}"
+limit=(timeout --kill-after=10 "$STEP_SECONDS")
+
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
+export CARGO_TARGET_DIR="$target"
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+lines=()
+passed=0
+failed=0
+
+# step NAME COMMAND...
+step() {
+    local name="$1" begun=$SECONDS result code=0
+    shift
+    printf '\n=== %s\n$ %s\n' "$name" "${*//$'\n'/ }"
+    if declare -F "$1" >/dev/null; then
+        "$@" </dev/null || code=$?
+    else
+        "${limit[@]}" "$@" </dev/null || code=$?
+    fi
+    ((code != 124)) || echo "stuck: no end after $STEP_SECONDS s" >&2
+    if ((code == 0)); then
+        result=ok passed=$((passed + 1))
+    else
+        result=FAILED failed=$((failed + 1))
+        printf '!!! %s FAILED with exit status %d\n' "$name" "$code" >&2
+    fi
+    lines+=("$(printf '%-6s %5d s  %s' "$result" $((SECONDS - begun)) "$name")")
+}
+
+# Runs a command as a user who may change no network; for root that is nobody, who may read
+# everything, so that the toolchain can stay where it is.
+unprivileged() {
+    if ((EUID != 0)); then
+        "${limit[@]}" "$@"
+        return
+    fi
+    cargo fetch --locked --quiet || return
+    mkdir -p "$target" "$scratch/home"
+    chown -R nobody "$target" "$scratch"
+    setpriv --securebits=+no_setuid_fixup --reuid=nobody --regid=nogroup --clear-groups \
+        --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search \
+        --bounding-set=-all,+dac_read_search \
+        env HOME="$scratch/home" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" \
+        RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
+        "${limit[@]}" "$@"
+}
+
+# cargo-fuzz wants a nightly compiler; where there is none, the stable one is told to be one.
+fuzz() {
+    if cargo +nightly --version >/dev/null 2>&1; then
+        CARGO_TARGET_DIR="$target/fuzz" "${limit[@]}" cargo +nightly fuzz "$@"
+    else
+        RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$target/fuzz" "${limit[@]}" cargo fuzz "$@"
+    fi
+}
+
+# Old inputs first, then new ones, which go to a scratch directory and not to the corpus.
+fuzz_run() {
+    mkdir -p "$scratch/$1"
+    fuzz run "$1" "$scratch/$1" "fuzz/corpus/$1" -- \
+        -timeout=10 -max_total_time="$FUZZ_SECONDS"
+}
+
+# Every test that SPECIFICATION.md names, as `file::function`, exists.
+specified() {
+    local named file function missing=0
+    while IFS= read -r named; do
+        file="${named%%::*}" function="${named##*::}"
+        if ! grep -Eqs "fn $function\b" "$file"; then
+            echo "there is no test $named"
+            missing=1
+        fi
+    done < <(grep -Eo '[a-z0-9_/-]+\.rs::[a-z0-9_]+' SPECIFICATION.md | sort -u)
+    return "$missing"
+}
+
+seeds() {
+    CARGO_MANIFEST_DIR="$PWD/fuzz" rustc --edition 2024 -o "$scratch/seeds" \
+        fuzz/examples/seeds/main.rs && "$scratch/seeds" --check
+}
+
+do_fmt() {
+    step 'format' cargo fmt --all --check
+    step 'format of the fuzz crate' cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
+
+do_lint() {
+    local clippy=(cargo clippy --locked --all-targets)
+    step 'lint' "${clippy[@]}" --workspace -- -D warnings
+    step 'lint, features: cli' "${clippy[@]}" --workspace --features cli -- -D warnings
+    step 'lint, no features' "${clippy[@]}" -p framegate --no-default-features -- -D warnings
+    step 'lint, loom' env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" \
+        "${clippy[@]}" -p framegate-loom-tests -- -D warnings
+    step 'lint, fuzz crate' env RUSTFLAGS='--cfg fuzzing' CARGO_TARGET_DIR="$target/fuzz" \
+        "${clippy[@]}" --manifest-path fuzz/Cargo.toml -- -D warnings
+}
+
+do_docs() {
+    step 'documentation' env RUSTDOCFLAGS='-D warnings' \
+        cargo doc --locked --no-deps --features cli
+    step 'documentation of private items' env RUSTDOCFLAGS='-D warnings' \
+        cargo doc --locked --no-deps --features cli --lib --document-private-items
+    step 'the tests that the specification names' specified
+}
+
+# Advisories are left out: their database is a git repository, which not every machine reaches.
+# By hand: cargo deny check advisories
+do_deny() {
+    step 'licences, bans, sources' cargo deny --all-features check bans licenses sources
+}
+
+# Without CI's promise that nothing is skipped: what needs root is skipped here, and run by netns.
+do_test() {
+    step 'tests, as the README has it, without root' \
+        unprivileged env -u CI cargo test --workspace --features cli
+}
+
+do_demo() {
+    step 'demo, as the README has it, without root' \
+        unprivileged cargo run --release --features cli -- demo
+}
+
+do_netns() {
+    step 'tests on real kernels: network namespaces, QEMU' env CI="${CI:-true}" \
+        cargo test --locked --no-fail-fast --release --features cli --test netns --test qemu -- \
+        --test-threads=1 --nocapture
+}
+
+do_loom() {
+    step 'loom models' env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" \
+        cargo test --locked -p framegate-loom-tests --release -- --nocapture
+}
+
+do_fuzz() {
+    step 'fuzz: the seeds are those of their generator' seeds
+    step 'fuzz: build' fuzz build
+    for name in classify framing; do
+        step "fuzz: $name, corpus and $FUZZ_SECONDS s" fuzz_run "$name"
+    done
+}
+
+do_all() {
+    do_fmt
+    do_lint
+    do_docs
+    do_deny
+    do_test
+    do_demo
+    do_netns
+    do_loom
+    do_fuzz
+}
+
+(($# > 0)) || set -- help
+for verb in "$@"; do
+    if ! declare -F "do_$verb" >/dev/null; then
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
+        exit 2
+    fi
+done
+for verb in "$@"; do
+    "do_$verb"
+done
+
+printf '\n'
+printf '%s\n' "${lines[@]}"
+printf '%d s in all\n%d passed, %d failed\n' "$SECONDS" "$passed" "$failed"
+((failed == 0))
