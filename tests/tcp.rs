@@ -483,9 +483,10 @@ fn data_that_wait_for_the_host_survive_time_wait() {
 
 #[test]
 fn a_host_that_never_reads_does_not_hold_a_closed_flow_for_ever() {
+    // Longer than a busy machine may take to fill the gateway without a pause.
     let (runtime, mut guest, handle, mut stream, _server) = wide_with(|limits| {
-        limits.tcp_idle = Duration::from_millis(900);
-        limits.tcp_transitory = Duration::from_millis(900);
+        limits.tcp_idle = Duration::from_secs(5);
+        limits.tcp_transitory = Duration::from_secs(5);
     });
     // Should the poll loop hang, the test fails instead of hanging with it.
     let runtime = ManuallyDrop::new(runtime);
@@ -659,8 +660,8 @@ fn shutdown_resets_a_host_connection_whose_handshake_the_guest_has_not_ended() {
 fn silent_flows_are_reset_at_both_ends() {
     let server = Server::new();
     let (runtime, wire) = start(limits(|limits| {
-        limits.tcp_idle = Duration::from_millis(300);
-        limits.tcp_transitory = Duration::from_millis(100);
+        limits.tcp_idle = Duration::from_millis(1500);
+        limits.tcp_transitory = Duration::from_millis(1000);
     }));
     let mut guest = Guest::new(wire);
     let idle = guest.connect(server.address);
@@ -854,9 +855,9 @@ fn a_blocked_flow_does_not_hold_back_another() {
 }
 
 /// The host sends `host` and closes, after the guest has closed if `guest_first`. The guest takes 20 kB,
-/// closes its window, and opens it again when all is in the gateway. How long the rest took, which must
-/// come, and the end of the stream.
-fn reopened(guest_first: bool) -> Duration {
+/// closes its window, and opens it again when all is in the gateway. The rest must come, and the end of the
+/// stream; returns the size of the first segment of it.
+fn reopened(guest_first: bool) -> usize {
     let server = Server::new();
     let (runtime, mut raw) = raw();
     let (mut ours, mut next) = raw.open_with(5000, server.address, &[2, 4, 0x05, 0xb4]);
@@ -895,25 +896,25 @@ fn reopened(guest_first: bool) -> Duration {
     }
     assert!(got.len() < 150_000, "the window was ignored: {} bytes", got.len());
     assert_eq!(runtime.stats().tcp_bytes_to_guest, 200_000, "all is in the gateway");
-    let started = Instant::now();
     raw.send(Segment::new(5000, server.address, ACK).at(ours, next));
-    while !take(&mut raw, &mut next, &mut got, 0xffff) {}
+    let before = got.len();
+    let mut is_over = take(&mut raw, &mut next, &mut got, 0xffff);
+    let first = got.len() - before;
+    while !is_over {
+        is_over = take(&mut raw, &mut next, &mut got, 0xffff);
+    }
     assert_same(&got, &bytes);
-    started.elapsed()
+    first
 }
 
 #[test]
 fn a_window_that_opens_again_lets_the_rest_through() {
-    let took = reopened(false);
-    say(format!("the rest came {took:?} after the window had opened, the guest's end open"));
-    assert!(took < Duration::from_millis(500), "a probe did it, and not the update: {took:?}");
+    assert!(reopened(false) > 1, "a probe of one byte did it, and not the update");
 }
 
 #[test]
 fn a_window_that_opens_again_after_the_guest_s_fin_lets_the_rest_through() {
-    let took = reopened(true);
-    say(format!("the rest came {took:?} after the window had opened, the guest's end closed"));
-    assert!(took < Duration::from_millis(500), "a probe did it, and not the update: {took:?}");
+    assert!(reopened(true) > 1, "a probe of one byte did it, and not the update");
 }
 
 // --- Sizes -------------------------------------------------------------------------------------
