@@ -85,7 +85,7 @@ pub(crate) struct Gateway {
 /// How a turn ended.
 #[derive(Clone, Debug)]
 enum Ended {
-    /// Everything that the guest has sent is handled, or the reader has it.
+    /// What the guest has sent is handled, or the reader has it.
     Drained,
     /// A budget ran out.
     OverBudget,
@@ -146,7 +146,9 @@ impl Gateway {
                 self.flows.close_all(&self.counters);
                 return reason;
             }
-            let has_work = matches!(ended, Ended::OverBudget) || self.flows.has_work();
+            let has_work = matches!(ended, Ended::OverBudget)
+                || self.flows.has_work()
+                || self.halves.as_ref().is_some_and(Halves::may_receive);
             let timeout = if has_work || !self.queues.guest_wake.arm() {
                 Some(time::Duration::ZERO)
             } else {
@@ -250,6 +252,9 @@ fn from_stream(halves: &mut Halves, flows: &mut Flows, turn: &mut Turn<'_, '_>) 
             if let Some(buffer) = handle(frame, flows, turn) {
                 turn.outlet.queues.recycle(buffer);
             }
+        }
+        if !receiver.is_behind() {
+            return Ended::Drained;
         }
     }
     match halves.lend_receiver(turn.registry) {

@@ -19,6 +19,8 @@ pub(crate) struct Receiver {
     counters: Arc<Counters>,
     decoder: Decoder,
     merger: Merger,
+    /// The last receive filled the buffer, or the last batch was full.
+    is_behind: bool,
 }
 
 /// What [`Receiver::receive`] found.
@@ -36,7 +38,8 @@ impl Receiver {
         queues: Arc<NetworkFrameQueues>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { stream, queues, counters, decoder: Decoder::new(), merger: Merger::default() }
+        let (decoder, merger) = (Decoder::new(), Merger::default());
+        Self { stream, queues, counters, decoder, merger, is_behind: false }
     }
 
     /// Makes the next batch, of what was received before if there is a whole frame left, or else of
@@ -50,9 +53,14 @@ impl Receiver {
             if self.decode().map_err(StopReason::FramingViolation)? {
                 return Ok(Received::Frames);
             }
-            match (&*self.stream).read(self.decoder.space()) {
+            let space = self.decoder.space();
+            let room = space.len();
+            match (&*self.stream).read(space) {
                 Ok(0) => return Err(StopReason::PeerClosed),
-                Ok(n) => self.decoder.filled(n),
+                Ok(n) => {
+                    self.is_behind = n == room;
+                    self.decoder.filled(n);
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => return Ok(Received::Nothing),
@@ -69,6 +77,12 @@ impl Receiver {
         self.merger.finish()
     }
 
+    /// Whether more than this batch was there. If not, the next receive would find nothing, or a frame or
+    /// two that came meanwhile: better to deal with this batch first.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
@@ -82,6 +96,7 @@ impl Receiver {
         let mut bytes = 0;
         let end = loop {
             if self.merger.is_full() {
+                self.is_behind = true;
                 break Ok(());
             }
             match self.decoder.next_frame() {

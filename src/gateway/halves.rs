@@ -56,6 +56,11 @@ impl Halves {
         self.is_readable = true;
     }
 
+    /// Whether a receive is due before the poll loop may sleep.
+    pub(crate) fn may_receive(&self) -> bool {
+        self.is_readable && self.receiver.is_some()
+    }
+
     /// The receive half, with its next batch; `None` while the stream is empty or somebody else reads it.
     ///
     /// # Errors
