@@ -60,7 +60,9 @@ pub(crate) use self::halves::Halves;
 
 /// Frames that one turn takes from the queue.
 const FRAMES: usize = 256;
-/// Bytes that one turn takes from the stream.
+/// Frames that one turn takes from the stream, give or take a batch: a flood is of small ones.
+const STREAM_FRAMES: usize = 1024;
+/// Bytes that one turn takes from the stream, give or take a batch.
 const BYTES: usize = 2 << 20;
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
@@ -240,14 +242,16 @@ fn from_queue(
 
 /// Handles what the stream has, while the poll loop has the receive half.
 fn from_stream(halves: &mut Halves, flows: &mut Flows, turn: &mut Turn<'_, '_>) -> Ended {
+    let mut frames = 0;
     let mut bytes = 0;
-    while bytes < BYTES {
+    while frames < STREAM_FRAMES && bytes < BYTES {
         let receiver = match halves.receive() {
             Ok(Some(receiver)) => receiver,
             Ok(None) => return Ended::Drained,
             Err(reason) => return Ended::Link(reason),
         };
         for frame in receiver.frames().drain(..) {
+            frames += 1;
             bytes += frame.len();
             if let Some(buffer) = handle(frame, flows, turn) {
                 turn.outlet.queues.recycle(buffer);
