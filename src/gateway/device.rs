@@ -17,8 +17,8 @@ use crate::wire::{self, ETHERNET};
 /// The largest IP packet that smoltcp may build: a super-segment that the writer cuts.
 const IP_MTU: usize = 65_535;
 
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// The way to the guest for the length of one turn.
 #[derive(Debug)]

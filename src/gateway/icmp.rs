@@ -9,12 +9,10 @@ use smoltcp::wire::{
     Icmpv6Message, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
 };
 
-use super::device::write_header;
+use super::device::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, write_header};
 use super::link::Link;
 use crate::wire::ETHERNET;
 
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const HOP_LIMIT: u8 = 64;
 /// Type, code, checksum and the field that unreachable messages leave unused.
 const ICMP_HEADER: usize = 8;

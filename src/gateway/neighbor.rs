@@ -8,12 +8,11 @@ use smoltcp::wire::{
     Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
 };
 
-use super::device::write_header;
+use super::device::{ETHERTYPE_IPV6, write_header};
 use super::link::Link;
 use crate::wire::ETHERNET;
 
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The reply to the guest's question for the gateway's IPv4 address.

@@ -8,7 +8,7 @@ use smoltcp::wire::{
 };
 
 use super::classify::Segment;
-use super::device::write_header;
+use super::device::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, write_header};
 use super::link::Link;
 use crate::wire::{self, ETHERNET};
 
@@ -61,7 +61,7 @@ pub(crate) fn reset_for(
     frame.clear();
     frame.resize(ETHERNET + ip.header_len() + reset.buffer_len(), 0);
     let (header, packet) = frame.split_at_mut_checked(ETHERNET)?;
-    write_header(header, link, if layout.ipv6 { [0x86, 0xdd] } else { [0x08, 0x00] });
+    write_header(header, link, if layout.ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 });
     let caps = ChecksumCapabilities::default();
     ip.emit(&mut *packet, &caps);
     reset.emit(
