@@ -23,6 +23,7 @@
 //! |---|---|
 //! | [`wake`] | the bell: state word, eventfd, and why no wake is lost |
 //! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
+//! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
 //! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
 //! | [`Runtime`] | starts the threads, stops them, says why they stopped |
@@ -60,6 +61,7 @@ println!("the network stopped: {why}");
 "#
 )]
 
+pub mod pipe;
 pub mod queues;
 pub mod wake;
 
@@ -83,6 +85,7 @@ mod runtime;
 #[cfg(feature = "runtime")]
 mod wire;
 
+pub use pipe::{BytePipe, PipeRead};
 pub use queues::NetworkFrameQueues;
 pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};

@@ -153,42 +153,22 @@ impl NetworkFrameQueues {
 
     /// The producer's side of `guest_to_host`.
     pub fn push_from_guest(&self) -> Batch<'_> {
-        Batch {
-            queue: &self.guest_to_host,
-            room: &self.guest_room,
-            wake: &self.guest_wake,
-            pushed: false,
-        }
+        Batch::new(&self.guest_to_host, &self.guest_room, &self.guest_wake)
     }
 
     /// The consumer's side of `guest_to_host`.
     pub fn drain_from_guest(&self) -> Drain<'_> {
-        Drain {
-            queue: &self.guest_to_host,
-            room: &self.guest_room,
-            space: &self.guest_space,
-            popped: false,
-        }
+        Drain::new(&self.guest_to_host, &self.guest_room, &self.guest_space)
     }
 
     /// The producer's side of `host_to_guest`.
     pub fn push_to_guest(&self) -> Batch<'_> {
-        Batch {
-            queue: &self.host_to_guest,
-            room: &self.host_room,
-            wake: &self.host_wake,
-            pushed: false,
-        }
+        Batch::new(&self.host_to_guest, &self.host_room, &self.host_wake)
     }
 
     /// The consumer's side of `host_to_guest`.
     pub fn drain_to_guest(&self) -> Drain<'_> {
-        Drain {
-            queue: &self.host_to_guest,
-            room: &self.host_room,
-            space: &self.host_space,
-            popped: false,
-        }
+        Drain::new(&self.host_to_guest, &self.host_room, &self.host_space)
     }
 
     /// An empty buffer with room for a frame of `len` bytes, used before if one is idle.
@@ -211,7 +191,7 @@ impl NetworkFrameQueues {
 
 /// How many bytes lie in one queue, and whether its producer waits for room.
 #[derive(Debug)]
-struct Room {
+pub(crate) struct Room {
     bytes: AtomicUsize,
     max_bytes: usize,
     /// 1 since the producer was refused, until the consumer has made room and rung for it.
@@ -219,7 +199,7 @@ struct Room {
 }
 
 impl Room {
-    fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), max_bytes, wanted: AtomicU32::new(0) }
     }
 
@@ -257,6 +237,12 @@ pub struct Batch<'q> {
     room: &'q Room,
     wake: &'q WakePipe,
     pushed: bool,
+}
+
+impl<'q> Batch<'q> {
+    pub(crate) fn new(queue: &'q ArrayQueue<Vec<u8>>, room: &'q Room, wake: &'q WakePipe) -> Self {
+        Self { queue, room, wake, pushed: false }
+    }
 }
 
 impl Batch<'_> {
@@ -329,6 +315,12 @@ pub struct Drain<'q> {
     room: &'q Room,
     space: &'q WakePipe,
     popped: bool,
+}
+
+impl<'q> Drain<'q> {
+    pub(crate) fn new(queue: &'q ArrayQueue<Vec<u8>>, room: &'q Room, space: &'q WakePipe) -> Self {
+        Self { queue, room, space, popped: false }
+    }
 }
 
 impl Drain<'_> {

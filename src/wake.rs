@@ -129,6 +129,14 @@ impl WakePipe {
         Self { bell: Arc::clone(bell), note }
     }
 
+    /// A bell of its own, for a thread that the queues have none for: a relay thread.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE or ENOMEM from eventfd(2).
+    pub fn try_new() -> io::Result<Self> {
+        Ok(Self::new(&Bell::new()?, Note::Relay))
+    }
+
     /// Tells the waiter to go and look. Publish first, then wake.
     ///
     /// Costs one atomic operation while the waiter is awake, and one write(2) at the most for each
