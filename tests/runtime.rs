@@ -19,7 +19,7 @@ use framegate::{
 };
 
 use support_guest::guest::Guest;
-use support_guest::host::{Server, Unanswering, descriptors, resident, threads};
+use support_guest::host::{Server, Unanswering, descriptors, resident, threads, threads_joined};
 use support_guest::raw::{ACK, Raw, SYN, Segment, arp_request};
 use support_guest::wire::{Wire, start, start_with_queues};
 use support_guest::{alone, alone_after, gateway, pattern, say};
@@ -61,7 +61,7 @@ fn cycles(what: &str, times: usize, mut cycle: impl FnMut(&mut Duration)) {
     for _ in 0..times {
         cycle(&mut slowest);
     }
-    let after = (threads(), descriptors(), resident());
+    let after = (threads_joined(before.0), descriptors(), resident());
     say(format!(
         "{what}: {times} cycles, slowest shutdown {slowest:?}; threads {} -> {}, descriptors {} -> \
          {}, resident {} -> {} KiB",
@@ -395,7 +395,7 @@ fn dropping_the_runtime_joins_its_threads() {
         let runtime = loopback().start(theirs).unwrap();
         assert!(threads() >= before.0 + 3);
         drop(runtime);
-        assert_eq!(threads(), before.0);
+        assert_eq!(threads_joined(before.0), before.0);
         drop(ours);
         assert_eq!(descriptors(), before.1);
     }
@@ -587,7 +587,7 @@ fn without_descriptors_it_does_not_start_and_leaks_none() {
         }
         drop(eaten);
         drop(_ours);
-        assert_eq!(threads(), before, "a thread is left");
+        assert_eq!(threads_joined(before), before, "a thread is left");
         assert_eq!(descriptors(), used, "a descriptor is left");
     }
     say(format!("{starts} starts, {hosts} refused for want of descriptors"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -114,6 +114,20 @@ pub(crate) fn descriptors() -> usize {
 /// Threads of this process.
 pub(crate) fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// Threads of this process once those that were joined are off the kernel's list: the kernel wakes who
+/// joins (`CLONE_CHILD_CLEARTID`) a moment before it takes the thread off, and tells nobody when it does.
+/// More than `wanted` is the answer only if they stay.
+pub(crate) fn threads_joined(wanted: usize) -> usize {
+    let began = Instant::now();
+    loop {
+        let now = threads();
+        if now <= wanted || began.elapsed() > Duration::from_secs(10) {
+            return now;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Resident memory of this process, in KiB.
