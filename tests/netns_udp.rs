@@ -11,7 +11,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -24,13 +24,6 @@ use support::{say, udp};
 /// A datagram that is on its way for longer than this has been lost: nothing here is slow.
 const LOST: Duration = Duration::from_secs(5);
 
-fn unspecified(ip: IpAddr) -> SocketAddr {
-    match ip {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     Pattern::new(seed, length as u64).bytes()
 }
@@ -38,7 +31,7 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
 /// A socket of the guest and one of the server, the server's address, and the guest's as the server
 /// sees it: one datagram has passed.
 fn pair(lab: &Lab, ip: IpAddr) -> (UdpSocket, UdpSocket, SocketAddr, SocketAddr) {
-    let guest = udp::bind(&lab.guest, unspecified(ip));
+    let guest = udp::bind(&lab.guest, (udp::unspecified(ip), 0));
     let server = udp::bind(&lab.server, (ip, 0));
     let address = server.local_addr().unwrap();
     let mapped = udp::pass(&guest, address, &server, b"hello");
@@ -57,7 +50,8 @@ fn coturn_finds_endpoint_independent_mapping() {
         let _server = stun_server(&lab, directory.path(), first, second);
         let discovery = format!("turnutils_natdiscovery -m -f {first}");
         let said = String::from_utf8(lab.guest.stdout_of(120, &discovery)).unwrap();
-        for line in said.lines().filter(|line| line.contains("NAT with") || line.contains("addr:"))
+        for line in
+            said.lines().filter(|line| line.contains("NAT with") || line.contains("reflexive"))
         {
             say(format_args!("natdiscovery: {line}"));
         }
@@ -86,7 +80,7 @@ fn stun_server(lab: &Lab, directory: &std::path::Path, first: IpAddr, second: Ip
 fn one_socket_has_one_address_for_all_destinations() {
     let Some(lab) = Setup::of("one mapping").start() else { return };
     for [first, second] in [[SERVER_V4, SECOND_V4], [SERVER_V6, SECOND_V6]] {
-        let guests = [(); 2].map(|()| udp::bind(&lab.guest, unspecified(first)));
+        let guests = [(); 2].map(|()| udp::bind(&lab.guest, (udp::unspecified(first), 0)));
         let servers = [first, first, second].map(|ip| udp::bind(&lab.server, (ip, 0)));
         let mapped = guests.each_ref().map(|guest| {
             let seen = servers
@@ -291,7 +285,7 @@ fn iperf3_sends_datagrams_both_ways() {
 fn a_closed_port_refuses_the_guest_s_socket() {
     let Some(lab) = Setup::of("UDP refused").start() else { return };
     for ip in [SERVER_V4, SERVER_V6] {
-        let guest = udp::bind(&lab.guest, unspecified(ip));
+        let guest = udp::bind(&lab.guest, (udp::unspecified(ip), 0));
         // A port that was just free.
         let closed = udp::bind(&lab.server, (ip, 0)).local_addr().unwrap();
         guest.connect(closed).unwrap();

@@ -164,7 +164,7 @@ fn join(host: &Namespace, server: &Namespace) {
     server.ip("addr add 192.0.2.1/24 dev d1
          addr add 192.0.2.3/24 dev d1
          addr add 2001:db8::1/64 dev d1 nodad
-         addr add 2001:db8::3/64 dev d1 nodad
+         addr add 2001:db8::3/64 dev d1 nodad preferred_lft 0
          link set d1 up");
     host.ip("addr add 192.0.2.2/24 dev d0
          addr add 2001:db8::2/64 dev d0 nodad

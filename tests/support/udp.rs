@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -26,6 +26,14 @@ pub(crate) fn bind(inside: &Namespace, address: impl Into<SocketAddr>) -> UdpSoc
     SockRef::from(&socket).set_send_buffer_size(BUFFER).unwrap();
     socket.set_read_timeout(Some(tcp::LIMIT)).unwrap();
     socket
+}
+
+/// The address of the same family that stands for any.
+pub(crate) fn unspecified(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// The next datagram, and who sent it.
