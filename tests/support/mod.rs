@@ -11,6 +11,7 @@ pub(crate) mod guest;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod libkrun;
+pub(crate) mod names;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod prerequisites;
