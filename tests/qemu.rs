@@ -107,6 +107,7 @@ fn a_virtual_machine_configures_itself_and_fetches_by_name() {
     report(&console, &kernel);
     let page = pattern::sum(MIB, MIB);
     for line in [
+        "default via fe80::53:4dff:fe00:1 dev eth0".to_owned(),
         "TEST lease 100.96.0.2/30 router 100.96.0.1 dns 100.96.0.1 mtu 1500".to_owned(),
         format!("TEST four {} {}", page.bytes, page.sha256),
         format!("TEST six {} {}", page.bytes, page.sha256),
