@@ -18,6 +18,7 @@ mod answer;
 mod check;
 mod classify;
 mod device;
+mod dhcp;
 mod flow;
 mod flows;
 mod frame;
@@ -29,6 +30,7 @@ mod mss;
 mod neighbor;
 mod policy;
 mod reset;
+mod router;
 #[cfg(test)]
 mod testing;
 mod timers;

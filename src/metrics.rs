@@ -49,6 +49,10 @@ drop_reasons! {
     Arp => "arp",
     /// An NDP message that asks for nothing of ours, or breaks RFC 4861's rules for it.
     Ndp => "ndp",
+    /// A DHCP message that breaks the protocol's rules, or asks for nothing that a server gives.
+    Dhcp => "dhcp",
+    /// A DHCP message for a client whose hardware address is not the guest's.
+    DhcpClient => "dhcp_client",
     /// An ICMP message other than an echo request to the gateway.
     Icmp => "icmp",
     /// A TCP segment of no flow.
