@@ -14,6 +14,7 @@
 //! no more.
 
 mod answer;
+mod autoconfiguration;
 mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;
@@ -218,6 +219,9 @@ impl Gateway {
             network.command(command, &mut turn);
         }
         network.serve(&mut turn);
+        if is_down {
+            network.farewell(&mut turn);
+        }
         let Some(halves) = halves else { return ended };
         if halves.has_sender() {
             // Nobody need be woken: the queue is drained here.

@@ -7,6 +7,7 @@
 //! 26, 51, 54, 58 and 59, whether the client asked for them or not: a client that is not told the MTU
 //! may take one that the link cannot carry.
 
+mod frame;
 mod message;
 mod reply;
 
@@ -14,6 +15,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use smoltcp::wire::DhcpMessageType;
+
+pub(crate) use self::frame::frame;
 
 use self::message::Message;
 use self::reply::Reply;
@@ -28,7 +31,6 @@ const LONGEST: u64 = 0xffff_fffe;
 /// The server's side of the guest's lease.
 #[derive(Clone, Debug)]
 pub(crate) struct DhcpServer {
-    link: Link,
     dns: Vec<Ipv4Addr>,
     /// The time of the lease, in seconds.
     lease: u32,
@@ -45,11 +47,11 @@ pub(crate) struct DhcpReply {
 }
 
 impl DhcpServer {
-    /// A server that names `dns` as resolvers, as many as fit; `lease` is brought to between a minute
-    /// and 136 years.
-    pub(crate) fn new(link: &Link, dns: Vec<Ipv4Addr>, lease: Duration) -> Self {
+    /// A server that names `dns` as resolvers, as many as fit; `lease` is brought to between
+    /// a minute and 136 years.
+    pub(crate) fn new(dns: Vec<Ipv4Addr>, lease: Duration) -> Self {
         let lease = lease.as_secs().clamp(SHORTEST, LONGEST);
-        Self { link: link.clone(), dns, lease: u32::try_from(lease).unwrap_or(u32::MAX - 1) }
+        Self { dns, lease: u32::try_from(lease).unwrap_or(u32::MAX - 1) }
     }
 
     /// Answers one UDP payload that came from `source` to port 67 of the gateway or of
@@ -59,11 +61,12 @@ impl DhcpServer {
     /// The reason why the message is none that a server for this guest acts on.
     pub(crate) fn handle(
         &self,
+        link: &Link,
         payload: &[u8],
         source: Ipv4Addr,
     ) -> Result<Option<DhcpReply>, DropReason> {
-        let message = Message::parse(payload, self.link.guest_mac)?;
-        let foreign = !source.is_unspecified() && source != self.link.guest_ipv4;
+        let message = Message::parse(payload, link.guest_mac)?;
+        let foreign = !source.is_unspecified() && source != link.guest_ipv4;
         // Only one message may come from another address: that of a client which rebinds the lease of
         // another network, and is told no.
         if foreign && !message.rebinds(source) {
@@ -71,11 +74,11 @@ impl DhcpServer {
         }
         match message.kind {
             DhcpMessageType::Discover if self.commits_rapidly(&message) => {
-                Ok(Some(self.reply(&message, Reply::RapidAck)))
+                Ok(Some(self.reply(link, &message, Reply::RapidAck)))
             }
-            DhcpMessageType::Discover => Ok(Some(self.reply(&message, Reply::Offer))),
-            DhcpMessageType::Request => self.request(&message),
-            DhcpMessageType::Inform => self.inform(&message, source).map(Some),
+            DhcpMessageType::Discover => Ok(Some(self.reply(link, &message, Reply::Offer))),
+            DhcpMessageType::Request => self.request(link, &message),
+            DhcpMessageType::Inform => self.inform(link, &message, source).map(Some),
             // Nobody else can have the address, and there is no other to give.
             DhcpMessageType::Decline | DhcpMessageType::Release => Ok(None),
             _ => Err(DropReason::Dhcp),
@@ -84,24 +87,29 @@ impl DhcpServer {
 
     /// RFC 2131 section 4.3.2. SELECTING names the server and the address; INIT-REBOOT the address
     /// alone; RENEWING and REBINDING have it already, in `ciaddr`.
-    fn request(&self, message: &Message) -> Result<Option<DhcpReply>, DropReason> {
-        if message.server.is_some_and(|server| server != self.link.gateway_ipv4) {
+    fn request(&self, link: &Link, message: &Message) -> Result<Option<DhcpReply>, DropReason> {
+        if message.server.is_some_and(|server| server != link.gateway_ipv4) {
             return Ok(None); // The client has chosen another server.
         }
         let wanted = message.requested.or(message.client).ok_or(DropReason::Dhcp)?;
         let held = message.client.unwrap_or(wanted);
-        let right = wanted == self.link.guest_ipv4 && held == self.link.guest_ipv4;
-        Ok(Some(self.reply(message, if right { Reply::Ack } else { Reply::Nak })))
+        let right = wanted == link.guest_ipv4 && held == link.guest_ipv4;
+        Ok(Some(self.reply(link, message, if right { Reply::Ack } else { Reply::Nak })))
     }
 
     /// RFC 2131 section 4.3.5: parameters for a client that has its address by other means.
-    fn inform(&self, message: &Message, source: Ipv4Addr) -> Result<DhcpReply, DropReason> {
+    fn inform(
+        &self,
+        link: &Link,
+        message: &Message,
+        source: Ipv4Addr,
+    ) -> Result<DhcpReply, DropReason> {
         // Some clients leave `ciaddr` empty.
         let client = message.client.unwrap_or(source);
-        if client != self.link.guest_ipv4 {
+        if client != link.guest_ipv4 {
             return Err(DropReason::Dhcp);
         }
-        let payload = self.write(message, Reply::Inform);
+        let payload = self.write(link, message, Reply::Inform);
         Ok(DhcpReply { destination: client, payload })
     }
 
@@ -114,15 +122,15 @@ impl DhcpServer {
 
     /// A reply where RFC 2131 section 4.1 sends it. Relays there are none, and messages of one were
     /// refused.
-    fn reply(&self, message: &Message, reply: Reply) -> DhcpReply {
-        let guest = self.link.guest_ipv4;
+    fn reply(&self, link: &Link, message: &Message, reply: Reply) -> DhcpReply {
+        let guest = link.guest_ipv4;
         let to_all = match reply {
             Reply::Nak => true,
             _ => message.broadcast && message.client != Some(guest),
         };
         DhcpReply {
             destination: if to_all { Ipv4Addr::BROADCAST } else { guest },
-            payload: self.write(message, reply),
+            payload: self.write(link, message, reply),
         }
     }
 }

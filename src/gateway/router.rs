@@ -36,6 +36,7 @@ use smoltcp::wire::NdiscRepr;
 
 use self::advertisement::{Lifetimes, advertisement};
 use super::link::Link;
+use super::neighbor::Solicitation;
 use crate::metrics::DropReason;
 
 pub(crate) use self::host_route::host_has_ipv6_route;
@@ -56,12 +57,15 @@ pub(crate) struct Router {
     next: Option<Instant>,
     /// When the last one to all nodes was sent.
     last: Option<Instant>,
+    /// When the host was asked last whether it has a route.
+    looked: Option<Instant>,
 }
 
 impl Router {
-    /// A router that has not been solicited. `default_route`: whether the host has an IPv6 route.
+    /// A router that has not been solicited. `default_route`: whether the host has an IPv6 route, as far
+    /// as is known before the first [`look`](Self::look).
     pub(crate) fn new(default_route: bool) -> Self {
-        Self { default_route, next: None, last: None }
+        Self { default_route, next: None, last: None, looked: None }
     }
 
     /// Answers a router solicitation with a frame in `buffer`; `Ok(None)` if the answer has to wait for
@@ -97,7 +101,24 @@ impl Router {
             self.next = Some(next.min(earliest));
             return Ok(None);
         }
-        Ok(Some(self.to_all(buffer, link, now)))
+        Ok(Some(self.advertise_to_all(buffer, link, now)))
+    }
+
+    /// Asks the host for its route again; no oftener than an advertisement could tell, since a guest may
+    /// solicit all the time. An answer of `None` changes nothing.
+    pub(crate) fn look(&mut self, now: Instant, host: impl FnOnce() -> Option<bool>) {
+        if self.looked.is_some_and(|looked| now < looked + MIN_DELAY) {
+            return;
+        }
+        self.looked = Some(now);
+        if let Some(available) = host() {
+            self.set_default_route(available, now);
+        }
+    }
+
+    /// Whether [`expired`](Self::expired) has something to send.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
     }
 
     /// When the next advertisement is due, if the guest listens for any.
@@ -112,8 +133,7 @@ impl Router {
         link: &Link,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        self.next.filter(|next| *next <= now)?;
-        Some(self.to_all(buffer, link, now))
+        self.is_due(now).then(|| self.advertise_to_all(buffer, link, now))
     }
 
     /// Notes whether the host has an IPv6 route. If that is news, a guest that has solicited hears it as
@@ -134,7 +154,7 @@ impl Router {
         Some(advertisement(buffer, link, ALL_NODES, &Lifetimes::NONE))
     }
 
-    fn to_all(&mut self, buffer: Vec<u8>, link: &Link, now: Instant) -> Vec<u8> {
+    fn advertise_to_all(&mut self, buffer: Vec<u8>, link: &Link, now: Instant) -> Vec<u8> {
         self.last = Some(now);
         self.next = Some(now + INTERVAL);
         advertisement(buffer, link, ALL_NODES, &self.lifetimes())
@@ -147,15 +167,6 @@ impl Router {
     fn lifetimes(&self) -> Lifetimes {
         if self.default_route { Lifetimes::ROUTED } else { Lifetimes::UNROUTED }
     }
-}
-
-/// A parsed NDP message, and what its IP header says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Solicitation<'a> {
-    pub(crate) message: NdiscRepr<'a>,
-    pub(crate) source: Ipv6Addr,
-    pub(crate) destination: Ipv6Addr,
-    pub(crate) hop_limit: u8,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use smoltcp::wire::{
 
 use super::DhcpServer;
 use super::message::Message;
+use crate::gateway::link::Link;
 
 /// RFC 2131 section 3.
 pub(super) const MAGIC: u32 = 0x6382_5363;
@@ -65,7 +66,7 @@ impl Reply {
 
 impl DhcpServer {
     /// The message, with the fields of RFC 2131 table 3.
-    pub(super) fn write(&self, message: &Message, reply: Reply) -> Vec<u8> {
+    pub(super) fn write(&self, link: &Link, message: &Message, reply: Reply) -> Vec<u8> {
         let room = usize::from(message.maximum_size.min(LARGEST)) - IP_AND_UDP;
         let mut payload = vec![0; room];
         let mut packet = DhcpPacket::new_unchecked(&mut payload[..]);
@@ -73,7 +74,7 @@ impl DhcpServer {
         packet.set_hardware_type(ArpHardware::Ethernet);
         packet.set_hardware_len(6);
         packet.set_transaction_id(message.transaction);
-        packet.set_client_hardware_address(self.link.guest_mac);
+        packet.set_client_hardware_address(link.guest_mac);
         packet.set_magic_number(MAGIC);
         if message.broadcast {
             packet.set_flags(DhcpFlags::BROADCAST);
@@ -82,17 +83,23 @@ impl DhcpServer {
         let has = matches!(reply, Reply::Ack | Reply::Inform);
         packet.set_client_ip(message.client.filter(|_| has).unwrap_or(Ipv4Addr::UNSPECIFIED));
         if reply.leases() {
-            packet.set_your_ip(self.link.guest_ipv4);
+            packet.set_your_ip(link.guest_ipv4);
         }
         let mut options = Options { writer: packet.options_mut(), room: room - HEADER, used: 0 };
-        self.write_options(&mut options, message, reply);
+        self.write_options(&mut options, link, message, reply);
         let length = HEADER + options.end();
         payload.truncate(length.max(SHORTEST));
         payload
     }
 
-    fn write_options(&self, options: &mut Options<'_>, message: &Message, reply: Reply) {
-        let gateway = self.link.gateway_ipv4.octets();
+    fn write_options(
+        &self,
+        options: &mut Options<'_>,
+        link: &Link,
+        message: &Message,
+        reply: Reply,
+    ) {
+        let gateway = link.gateway_ipv4.octets();
         options.write(MESSAGE_TYPE, &[reply.kind().into()]);
         options.write(SERVER_IDENTIFIER, &gateway);
         if let Some(identifier) = &message.identifier {
@@ -110,10 +117,10 @@ impl DhcpServer {
             options.write(RENEWAL_TIME, &(self.lease / 2).to_be_bytes());
             options.write(REBINDING_TIME, &(self.lease - self.lease / 8).to_be_bytes());
         }
-        let host_bits = u32::MAX.checked_shr(self.link.ipv4_prefix.into()).unwrap_or(0);
+        let host_bits = u32::MAX.checked_shr(link.ipv4_prefix.into()).unwrap_or(0);
         options.write(SUBNET_MASK, &(!host_bits).to_be_bytes());
         options.write(ROUTER, &gateway);
-        options.write(MTU, &self.link.mtu.to_be_bytes());
+        options.write(MTU, &link.mtu.to_be_bytes());
         let resolvers: Vec<u8> =
             self.dns.iter().take(options.room_for_addresses()).flat_map(Ipv4Addr::octets).collect();
         if !resolvers.is_empty() {

@@ -20,7 +20,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 77);
 const XID: u32 = 0xdead_beef;
 
 fn server() -> DhcpServer {
-    DhcpServer::new(&link(), vec![GATEWAY], DAY)
+    DhcpServer::new(vec![GATEWAY], DAY)
 }
 
 /// A message of the guest, byte by byte.
@@ -87,7 +87,7 @@ impl Client {
 
     /// The server's answer, when the packet comes from the address that the client has.
     fn heard(&self) -> Result<Option<DhcpReply>, DropReason> {
-        server().handle(&self.bytes(), self.ciaddr)
+        server().handle(&link(), &self.bytes(), self.ciaddr)
     }
 
     #[track_caller]
@@ -259,7 +259,7 @@ fn rebinding_the_lease_of_another_network_is_refused_to_all() {
 #[test]
 fn nothing_else_comes_from_another_address() {
     let rebinding = Client::says(REQUEST).has(OTHER);
-    let from = |client: &Client, source| server().handle(&client.bytes(), source);
+    let from = |client: &Client, source| server().handle(&link(), &client.bytes(), source);
     for (client, source) in [
         (&rebinding, Ipv4Addr::new(192, 168, 1, 78)),
         (&Client::says(REQUEST).has(OTHER).asks_for(OTHER), OTHER),
@@ -291,7 +291,7 @@ fn inform_gets_parameters_but_neither_address_nor_lease() {
     // Some clients leave ciaddr empty.
     for (client, source) in [(GUEST, GUEST), (NOBODY, GUEST), (GUEST, NOBODY)] {
         let message = Client { flags: 0x8000, ..Client::says(INFORM).has(client) };
-        let ack = Answer::of(server().handle(&message.bytes(), source).unwrap().unwrap());
+        let ack = Answer::of(server().handle(&link(), &message.bytes(), source).unwrap().unwrap());
         assert_eq!((ack.kind(), ack.yiaddr(), ack.ciaddr()), (ACK, NOBODY, client));
         assert_eq!(ack.destination, GUEST, "RFC 2131 section 4.3.5: unicast to ciaddr");
         for absent in [51, 58, 59, 80] {
@@ -301,7 +301,7 @@ fn inform_gets_parameters_but_neither_address_nor_lease() {
         assert_eq!((ack.option(3), ack.option(6)), (&GATEWAY.octets()[..], &GATEWAY.octets()[..]));
         assert_eq!(ack.option(26), [0x05, 0xdc]);
     }
-    let of_another = server().handle(&Client::says(INFORM).has(OTHER).bytes(), GUEST);
+    let of_another = server().handle(&link(), &Client::says(INFORM).has(OTHER).bytes(), GUEST);
     assert_eq!(of_another, Err(DropReason::Dhcp));
     assert_eq!(Client::says(INFORM).heard(), Err(DropReason::Dhcp), "an answer to nowhere");
 }
@@ -313,8 +313,8 @@ fn decline_and_release_are_taken_in_silence_and_change_nothing() {
         Client::says(DECLINE).chooses(GATEWAY).asks_for(GUEST),
         Client::says(RELEASE).chooses(GATEWAY).has(GUEST),
     ] {
-        assert_eq!(server.handle(&client.bytes(), client.ciaddr), Ok(None));
-        let offer = server.handle(&Client::says(DISCOVER).bytes(), NOBODY).unwrap();
+        assert_eq!(server.handle(&link(), &client.bytes(), client.ciaddr), Ok(None));
+        let offer = server.handle(&link(), &Client::says(DISCOVER).bytes(), NOBODY).unwrap();
         Answer::of(offer.unwrap()).is_lease(OFFER, NOBODY);
     }
 }
@@ -351,7 +351,7 @@ fn another_hardware_address_than_the_guest_s_is_refused() {
         for kind in [DISCOVER, REQUEST, INFORM, RELEASE] {
             let mut bytes = Client::says(kind).asks_for(GUEST).bytes();
             bytes[at] ^= 1;
-            assert_eq!(server().handle(&bytes, NOBODY), Err(DropReason::DhcpClient));
+            assert_eq!(server().handle(&link(), &bytes, NOBODY), Err(DropReason::DhcpClient));
         }
     }
 }
@@ -362,7 +362,11 @@ fn hardware_that_is_not_ethernet_is_dropped() {
         for value in values {
             let mut bytes = Client::says(DISCOVER).bytes();
             bytes[at] = *value;
-            assert_eq!(server().handle(&bytes, NOBODY), Err(DropReason::Dhcp), "{at}: {value}");
+            assert_eq!(
+                server().handle(&link(), &bytes, NOBODY),
+                Err(DropReason::Dhcp),
+                "{at}: {value}"
+            );
         }
     }
 }
@@ -372,7 +376,7 @@ fn a_reply_a_relayed_message_and_a_wrong_cookie_are_dropped() {
     for at in [0, 24, 27, 236, 237, 238, 239] {
         let mut bytes = Client::says(DISCOVER).bytes();
         bytes[at] ^= 3;
-        assert_eq!(server().handle(&bytes, NOBODY), Err(DropReason::Dhcp), "byte {at}");
+        assert_eq!(server().handle(&link(), &bytes, NOBODY), Err(DropReason::Dhcp), "byte {at}");
     }
 }
 
@@ -412,14 +416,14 @@ fn the_longest_identifier_still_leaves_room_for_a_whole_lease() {
 #[test]
 fn no_reply_is_larger_than_the_client_takes() {
     let resolvers = (1..=200).map(|last| Ipv4Addr::new(10, 0, 0, last)).collect();
-    let server = DhcpServer::new(&link(), resolvers, DAY);
+    let server = DhcpServer::new(resolvers, DAY);
     for (maximum, most) in [(0, 576), (100, 576), (575, 576), (600, 600), (65_535, 1280)] {
         for identifier in [2, 100, 255] {
             let client = Client::says(REQUEST)
                 .asks_for(GUEST)
                 .with(57, &u16::to_be_bytes(maximum))
                 .with(61, &vec![7; identifier]);
-            let reply = server.handle(&client.bytes(), NOBODY).unwrap().unwrap();
+            let reply = server.handle(&link(), &client.bytes(), NOBODY).unwrap().unwrap();
             let answer = Answer::of(reply);
             assert!(answer.bytes.len() + 28 <= most, "{maximum}: {}", answer.bytes.len());
             let resolvers = answer.find(6).map_or(0, <[u8]>::len) / 4;
@@ -430,16 +434,17 @@ fn no_reply_is_larger_than_the_client_takes() {
 
 #[test]
 fn a_server_without_resolvers_names_none() {
-    let server = DhcpServer::new(&link(), vec![], DAY);
-    let reply = server.handle(&Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
+    let server = DhcpServer::new(vec![], DAY);
+    let reply = server.handle(&link(), &Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
     assert_eq!(Answer::of(reply).find(6), None, "RFC 2132 section 3.8: not less than 4 bytes");
 }
 
 #[test]
 fn renewal_comes_before_rebinding_before_the_end_for_any_lease() {
     for lease in [0, 1, 59, 60, 61, 3600, 86_400, 0x7fff_ffff, 0xffff_ffff, u64::MAX] {
-        let server = DhcpServer::new(&link(), vec![GATEWAY], Duration::from_secs(lease));
-        let reply = server.handle(&Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
+        let server = DhcpServer::new(vec![GATEWAY], Duration::from_secs(lease));
+        let reply =
+            server.handle(&link(), &Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
         let answer = Answer::of(reply);
         let (t1, t2, end) = (answer.seconds(58), answer.seconds(59), answer.seconds(51));
         assert!(30 <= t1 && t1 < t2 && t2 < end && end < u32::MAX, "{lease}: {t1} {t2} {end}");
@@ -453,8 +458,9 @@ fn the_link_s_own_values_are_told() {
         .guest_ipv4([10, 1, 2, 3].into(), 12)
         .gateway_ipv4([10, 1, 0, 1].into())
         .mtu(65_520);
-    let server = DhcpServer::new(&link_of(builder, true), vec![[10, 1, 0, 1].into()], DAY);
-    let reply = server.handle(&Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
+    let server = DhcpServer::new(vec![[10, 1, 0, 1].into()], DAY);
+    let link = link_of(builder, true);
+    let reply = server.handle(&link, &Client::says(DISCOVER).bytes(), NOBODY).unwrap().unwrap();
     assert_eq!(reply.destination, Ipv4Addr::new(10, 1, 2, 3));
     let packet = DhcpPacket::new_checked(&reply.payload[..]).unwrap();
     assert_eq!(packet.your_ip(), reply.destination);
@@ -496,7 +502,7 @@ fn a_missing_end_padding_and_trailing_bytes_are_tolerated() {
     padded.options.extend_from_slice(&[0; 40]);
     assert_eq!(padded.asks_for(GUEST).answer().kind(), ACK);
     let trailing = [&whole.bytes()[..], &[50, 4, 1, 2, 3, 4, 99]].concat();
-    let reply = server().handle(&trailing, NOBODY).unwrap().unwrap();
+    let reply = server().handle(&link(), &trailing, NOBODY).unwrap().unwrap();
     assert_eq!(Answer::of(reply).kind(), ACK, "what comes after the end is nothing");
 }
 
@@ -540,11 +546,11 @@ fn bootp_of_every_length_is_survived() {
     for fill in [0, 1, 0xff] {
         for length in 0..=300 {
             let mut bytes = vec![fill; length];
-            assert!(server().handle(&bytes, NOBODY).is_err(), "{length} × {fill}");
+            assert!(server().handle(&link(), &bytes, NOBODY).is_err(), "{length} × {fill}");
             for (to, from) in bytes.iter_mut().zip(Client::says(DISCOVER).bytes()) {
                 *to = from;
             }
-            let heard = server().handle(&bytes, NOBODY);
+            let heard = server().handle(&link(), &bytes, NOBODY);
             match length {
                 ..240 => assert_eq!(heard, Err(DropReason::Malformed), "{length}"),
                 240..243 => assert_eq!(heard, Err(DropReason::Dhcp), "{length}: no type"),
@@ -559,7 +565,7 @@ fn options_cut_at_each_byte_are_survived() {
     for kind in [DISCOVER, REQUEST, INFORM] {
         let bytes = full(kind).bytes();
         for length in 0..bytes.len() {
-            match server().handle(&bytes[..length], GUEST) {
+            match server().handle(&link(), &bytes[..length], GUEST) {
                 Ok(reply) => _ = Answer::of(reply.unwrap()),
                 Err(reason) => {
                     assert!(matches!(reason, DropReason::Malformed | DropReason::Dhcp));
@@ -571,7 +577,7 @@ fn options_cut_at_each_byte_are_survived() {
 
 /// Whatever came in: a reply is the guest's own lease, or a refusal of it, and it fits.
 fn check(bytes: &[u8], source: Ipv4Addr) {
-    let Ok(Some(reply)) = server().handle(bytes, source) else { return };
+    let Ok(Some(reply)) = server().handle(&link(), bytes, source) else { return };
     assert!([GUEST, Ipv4Addr::BROADCAST].contains(&reply.destination));
     assert!((300..=1280 - 28).contains(&reply.payload.len()));
     let packet = DhcpPacket::new_checked(&reply.payload[..]).unwrap();
