@@ -167,3 +167,27 @@ fn other_neighbour_messages_are_met_with_silence() {
         assert_eq!(silence(&link(), &frame), DropReason::Ndp);
     }
 }
+
+#[test]
+fn icmpv6_of_every_type_cut_at_each_byte_is_survived() {
+    // The IP header tells the same length, and the checksum is right: nothing but the message is short.
+    let body: Vec<u8> = [&[0; 8][..], &GATEWAY_V6.octets(), &[1, 1], &GUEST_MAC, &[5, 0]].concat();
+    for kind in
+        [0, 1, 2, 3, 4, 127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143, 155, 255]
+    {
+        for length in 0..=body.len() {
+            for from in [GUEST_V6, Ipv6Addr::UNSPECIFIED] {
+                let mut body = body[..length].to_vec();
+                body.iter_mut().take(1).for_each(|byte| *byte = kind);
+                if length >= 4 {
+                    let mut packet = Icmpv6Packet::new_unchecked(&mut body[..]);
+                    packet.fill_checksum(&from, &GATEWAY_V6);
+                }
+                let frame = ipv6_packet(from, GATEWAY_V6, IpProtocol::Icmpv6, 255, &body);
+                crate::gateway::fuzz_classify(&frame);
+                let (replies, reason) = answer(&link(), &frame);
+                assert!(replies.len() + usize::from(reason.is_some()) <= 1);
+            }
+        }
+    }
+}
