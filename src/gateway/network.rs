@@ -4,9 +4,11 @@ use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::dhcp::DhcpServer;
 use super::flows::{Flows, Turn};
-use super::frame;
+use super::router::Router;
 use super::token::Source;
+use super::{autoconfiguration, frame};
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
@@ -17,11 +19,20 @@ const SERVICES: usize = 64;
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    /// `None` if the guest gets no addresses over DHCP.
+    pub(crate) dhcp: Option<DhcpServer>,
+    /// `None` if the guest hears of no router.
+    pub(crate) router: Option<Router>,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self { flows: Flows::new(config.limits.clone(), interface) }
+        let resolver = vec![config.gateway_ipv4];
+        Self {
+            flows: Flows::new(config.limits.clone(), interface),
+            dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
+            router: config.router_advertisements.then(|| Router::new(false)),
+        }
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -51,16 +62,23 @@ impl Network {
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.flows.serve(SERVICES, turn);
+        autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.flows.next_deadline()
+        let router = self.router.as_ref().and_then(Router::next_deadline);
+        self.flows.next_deadline().into_iter().chain(router).min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
         self.flows.has_work()
+    }
+
+    /// Says to the guest that the gateway is going.
+    pub(crate) fn farewell(&mut self, turn: &mut Turn<'_, '_>) {
+        autoconfiguration::farewell(&mut self.router, turn);
     }
 
     /// Ends everything.

@@ -58,6 +58,12 @@ impl Gateway {
         eventually(limit, || self.process.try_wait().unwrap())
     }
 
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
     /// What it has said so far.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod beyond;
+pub(crate) mod capture;
 pub(crate) mod daemon;
 pub(crate) mod gateway;
 pub(crate) mod guest;
