@@ -19,3 +19,12 @@ pub(crate) fn start(inside: &Namespace, directory: &Path, ip: IpAddr, records: &
     words.extend(records);
     Daemon::start(inside, directory, &words, (53, 1))
 }
+
+/// The words that run a program, those that follow them, with a resolver configuration of its own.
+pub(crate) fn resolving_at(directory: &Path, server: IpAddr) -> Vec<String> {
+    let file = directory.join("resolv.conf");
+    std::fs::write(&file, format!("nameserver {server}\n")).unwrap();
+    let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+    let words = ["unshare", "--mount", "sh", "-euc", script, file.to_str().unwrap()];
+    words.map(str::to_owned).to_vec()
+}

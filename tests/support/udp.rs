@@ -28,6 +28,16 @@ pub(crate) fn bind(inside: &Namespace, address: impl Into<SocketAddr>) -> UdpSoc
     socket
 }
 
+/// A socket in the calling thread's namespace that takes no IPv4 if its address is of IPv6.
+pub(crate) fn bind_alone(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
 /// The address of the same family that stands for any.
 pub(crate) fn unspecified(ip: IpAddr) -> IpAddr {
     match ip {
