@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -278,5 +278,40 @@ fn tcp_crosses_a_small_link_both_ways() {
         }
         let refused = lab.guest.connect((far, 9).into()).expect_err("nobody is there");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+/// RFC 5382 REQ-10: an ICMP error in the middle of a connection is a hint, and ends nothing.
+#[test]
+fn icmp_errors_end_no_connection() {
+    let Some(lab) = Setup::of("TCP and ICMP errors").start() else { return };
+    let beyond = Beyond::of(&lab, 1500);
+    for (far, network, router) in
+        [(FAR_V4, "198.51.100.0/24", "203.0.113.2"), (FAR_V6, "2001:db8:f::/64", "2001:db8:e::2")]
+    {
+        let listener = beyond.far.listen((far, 0));
+        let mut client = lab.guest.connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = tcp::accept(&listener).unwrap();
+        for (round, reason) in ["unreachable", "prohibit", "unreachable"].into_iter().enumerate() {
+            lab.server.ip(&format!("route del {network}"));
+            lab.server.ip(&format!("route add {reason} {network} metric 1"));
+            let sent = || lab.server.counter("Icmp", "OutDestUnreachs");
+            let before = sent();
+            let bytes = Pattern::new(round as u64, 100_000).bytes();
+            client.write_all(&bytes).unwrap();
+            let errors = eventually(tcp::LIMIT, || {
+                let errors = sent() - before;
+                (errors >= 2).then_some(errors)
+            });
+            lab.server.ip(&format!("route del {network} metric 1"));
+            lab.server.ip(&format!("route add {network} via {router}"));
+            let mut got = vec![0; bytes.len()];
+            server.read_exact(&mut got).unwrap();
+            assert!(got == bytes, "round {round}");
+            server.write_all(&got).unwrap();
+            client.read_exact(&mut got).unwrap();
+            assert!(got == bytes, "round {round}, back");
+            say(format_args!("{far} {reason}: {} errors, and on it goes", errors.unwrap()));
+        }
     }
 }

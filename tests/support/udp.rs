@@ -1,6 +1,5 @@
 //! UDP sockets with a limit on every wait, and IP packets that no socket would send.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -69,20 +68,6 @@ pub(crate) fn pass_connected(from: &UdpSocket, at: &UdpSocket, payload: &[u8]) -
     let (got, source) = receive(at).unwrap();
     assert!(got == payload, "sent {} bytes, and {} others came", payload.len(), got.len());
     source
-}
-
-/// How many datagrams the namespace's kernel had to drop because a socket's buffer was full.
-pub(crate) fn dropped_by_sockets(inside: &Namespace) -> u64 {
-    inside.run(|| {
-        let v4 = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-        let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let names = lines.next().unwrap().split(' ');
-        let mut values = names.zip(lines.next().unwrap().split(' '));
-        let (_, v4) = values.find(|(name, _)| *name == "RcvbufErrors").unwrap();
-        let v6 = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
-        let v6 = v6.lines().find_map(|line| line.strip_prefix("Udp6RcvbufErrors")).unwrap();
-        v4.parse::<u64>().unwrap() + v6.trim().parse::<u64>().unwrap()
-    })
 }
 
 /// A socket that sends whole IP packets.
