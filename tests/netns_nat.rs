@@ -2,7 +2,7 @@
 //! what `netns` needs, and coturn and iperf3 for the tests that run them.
 //!
 //! ```text
-//! cargo test --release --features cli --test netns_udp
+//! cargo test --release --features cli --test netns_nat
 //! ```
 
 #![cfg(all(feature = "cli", target_os = "linux", not(loom)))]
