@@ -117,6 +117,26 @@ fn an_icmp_error_does_not_end_a_mapping() {
     }
 }
 
+/// RFC 4787 REQ-7: the network outside may have the guest's own addresses.
+#[test]
+fn the_network_outside_may_be_the_guest_s_own() {
+    let Some(lab) = Setup::of("the same network on both sides").start() else { return };
+    // The guest's network is 100.96.0.0/30, and here it is part of the host's; so is the IPv6 prefix.
+    let outside: [IpAddr; 2] = ["100.96.0.9", "fd53:4d00:0:1::9"].map(|ip| ip.parse().unwrap());
+    lab.host.ip("addr add 100.96.0.2/24 dev d0
+         addr add fd53:4d00::2/48 dev d0 nodad");
+    lab.server.ip("addr add 100.96.0.9/24 dev d1
+         addr add fd53:4d00:0:1::9/48 dev d1 nodad");
+    for ip in outside.into_iter().chain([SERVER_V4, SERVER_V6]) {
+        let (guest, server, _, mapped) = pair(&lab, ip);
+        udp::pass(&server, mapped, &guest, b"and back");
+        let (listener, address) = lab.listen(ip);
+        lab.guest.connect(address).unwrap_or_else(|error| panic!("TCP {address}: {error}"));
+        drop(listener);
+        say(format_args!("{ip}: seen as {mapped}"));
+    }
+}
+
 // --- Every size --------------------------------------------------------------------------------
 
 /// Up to 64 KiB; the guest's kernel fragments on the way up, the gateway on the way down.

@@ -320,6 +320,25 @@ fn the_host_s_own_addresses_are_out_of_reach() {
     services.assert_untouched(&lab);
 }
 
+/// The switches open what they are for; the services of the tests here are there.
+#[test]
+fn the_host_s_own_addresses_and_metadata_open_on_request() {
+    let setup = Setup::of("the host's own addresses, open");
+    let options = ["--once", "--host-addresses", "--metadata"];
+    let Some(lab) = setup.gateway(&options).start() else { return };
+    let metadata = ["169.254.169.254", "fd00:ec2::254"].map(|address| address.parse().unwrap());
+    let services = Services::start(&lab, &metadata);
+    let own = ["192.0.2.2", "2001:db8::2"].map(|address| address.parse::<IpAddr>().unwrap());
+    for to in own.into_iter().chain(metadata) {
+        lab.guest.connect((to, 80).into()).unwrap_or_else(|error| panic!("TCP {to}: {error}"));
+        let at = &services.udp[usize::from(to.is_ipv6())];
+        at.set_nonblocking(false).unwrap();
+        let guest = udp::bind(&lab.guest, (udp::unspecified(to), 0));
+        let mapped = udp::pass(&guest, (to, 80).into(), at, b"knock");
+        say(format_args!("{to}: TCP and UDP, from {mapped}"));
+    }
+}
+
 /// The gateway's own address is the host's loopback for those who open it, and closed by default.
 #[test]
 fn the_gateway_s_address_leads_nowhere_by_default() {
