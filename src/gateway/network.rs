@@ -1,15 +1,22 @@
 //! The subsystems that frames, host events and timers go to.
 
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use mio::Registry;
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
 use super::flows::{Flows, Turn};
 use super::frame;
+use super::link::Link;
+use super::publish::{PublishedPorts, PublishedUdp};
 use super::token::Source;
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
+use crate::publish::{BoundPort, Published};
 
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
@@ -17,11 +24,42 @@ const SERVICES: usize = 64;
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    ports: PublishedPorts,
+    published_udp: NoPublishedUdp,
+}
+
+/// Stands where published UDP ports will: `udp/published.rs` takes its place.
+#[derive(Debug)]
+struct NoPublishedUdp;
+
+impl PublishedUdp for NoPublishedUdp {
+    fn add(&mut self, _: UdpSocket, _: SocketAddr, _: &Registry) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&mut self, _: usize, _: &Registry) {}
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self { flows: Flows::new(config.limits.clone(), interface) }
+        Self {
+            flows: Flows::new(config.limits.clone(), interface),
+            ports: PublishedPorts::default(),
+            published_udp: NoPublishedUdp,
+        }
+    }
+
+    /// Leads ports of the host to the guest.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(crate) fn publish(
+        &mut self,
+        ports: Vec<BoundPort>,
+        link: &Link,
+        registry: &Registry,
+    ) -> io::Result<Published> {
+        self.ports.add(ports, &mut self.published_udp, link, registry)
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -31,8 +69,10 @@ impl Network {
 
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
-        if let Source::Flow(index) = source {
-            self.flows.host_event(index, event);
+        match source {
+            Source::Flow(index) => self.flows.host_event(index, event),
+            Source::Listener(index) => self.ports.host_event(index),
+            _ => {}
         }
     }
 
@@ -41,26 +81,44 @@ impl Network {
         self.flows.room_to_guest();
     }
 
+    /// A service of the embedder's has news.
+    pub(crate) fn relay_news(&mut self) {
+        self.flows.look_at_relays();
+    }
+
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
+            Command::Publish(ports, answer) => {
+                answer.give(self.publish(ports, turn.link, turn.registry));
+            }
+            Command::Published(answer) => answer.give(self.ports.list()),
+            Command::Unpublish { id, reset, answer } => {
+                let was_there = self.ports.remove(id, &mut self.published_udp, turn.registry);
+                if reset {
+                    self.flows.reset_published(id);
+                }
+                answer.give(was_there);
+            }
         }
     }
 
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
+        self.ports.serve(&mut self.flows, turn);
         self.flows.serve(SERVICES, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.flows.next_deadline()
+        let flows = self.flows.next_deadline();
+        flows.into_iter().chain(self.ports.next_deadline()).min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
-        self.flows.has_work()
+        self.flows.has_work() || self.ports.has_work()
     }
 
     /// Ends everything.
