@@ -105,9 +105,10 @@ impl RelayEnd {
         !self.ended && !self.pipes.to_guest.is_quiet()
     }
 
-    /// Whether sending is worth a try.
+    /// Whether sending must be tried: with any room at all, since it has rung and will not ring again
+    /// before the next refusal.
     pub(crate) fn is_writable(&self) -> bool {
-        self.pipes.to_service.is_reset() || self.pipes.to_service.room() >= LEAST
+        self.pipes.to_service.is_reset() || self.pipes.to_service.room() > 0
     }
 
     /// The service has dropped its stream, and there will be no news from it.

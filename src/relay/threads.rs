@@ -68,8 +68,8 @@ pub(crate) struct RelayThreads {
     services: HashMap<SocketAddr, Service>,
     limit: usize,
     relays: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<()>>,
-    stragglers: Stragglers,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) stragglers: Stragglers,
     counters: Arc<Counters>,
     /// What relays ring when they have news.
     pub(crate) poll_loop: WakePipe,
