@@ -1,18 +1,19 @@
 //! The subsystems that frames, host events and timers go to.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 
 use mio::Registry;
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::dhcp::DhcpServer;
 use super::flows::{Flows, Turn};
-use super::frame;
 use super::link::Link;
-use super::publish::{PublishedPorts, PublishedUdp};
+use super::publish::{NoPublishedUdp, PublishedPorts};
+use super::router::Router;
 use super::token::Source;
+use super::{autoconfiguration, frame};
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
@@ -24,26 +25,21 @@ const SERVICES: usize = 64;
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    /// `None` if the guest gets no addresses over DHCP.
+    pub(crate) dhcp: Option<DhcpServer>,
+    /// `None` if the guest hears of no router.
+    pub(crate) router: Option<Router>,
     ports: PublishedPorts,
     published_udp: NoPublishedUdp,
 }
 
-/// Stands where published UDP ports will: `udp/published.rs` takes its place.
-#[derive(Debug)]
-struct NoPublishedUdp;
-
-impl PublishedUdp for NoPublishedUdp {
-    fn add(&mut self, _: UdpSocket, _: SocketAddr, _: &Registry) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&mut self, _: usize, _: &Registry) {}
-}
-
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
+        let resolver = vec![config.gateway_ipv4];
         Self {
             flows: Flows::new(config.limits.clone(), interface),
+            dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
+            router: config.router_advertisements.then(|| Router::new(false)),
             ports: PublishedPorts::default(),
             published_udp: NoPublishedUdp,
         }
@@ -108,17 +104,24 @@ impl Network {
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.ports.serve(&mut self.flows, turn);
         self.flows.serve(SERVICES, turn);
+        autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let flows = self.flows.next_deadline();
-        flows.into_iter().chain(self.ports.next_deadline()).min()
+        let router = self.router.as_ref().and_then(Router::next_deadline);
+        let ports = self.ports.next_deadline();
+        self.flows.next_deadline().into_iter().chain(router).chain(ports).min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
         self.flows.has_work() || self.ports.has_work()
+    }
+
+    /// Says to the guest that the gateway is going.
+    pub(crate) fn farewell(&mut self, turn: &mut Turn<'_, '_>) {
+        autoconfiguration::farewell(&mut self.router, turn);
     }
 
     /// Ends everything.
