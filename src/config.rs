@@ -1,11 +1,15 @@
 //! What an embedder can choose, with the cost of each choice.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::error::{ConfigError, StartError};
+use crate::gateway;
+use crate::publish::Publish;
 use crate::queues::{self, NetworkFrameQueues};
+use crate::relay::{RelayStream, Service};
 use crate::runtime::Runtime;
 use crate::sync::Arc;
 
@@ -65,6 +69,9 @@ pub struct Limits {
     /// How long a flow may be silent whose handshake with the guest is not over, or that both ends have
     /// closed (RFC 5382 REQ-5: not less than 4 min). Default 4 min.
     pub tcp_transitory: Duration,
+    /// Connections to in-process services at once. Each costs a thread, two descriptors, and up to 512
+    /// KiB in its pipes. A SYN above it is answered with RST. Default 64.
+    pub relay_threads: usize,
     /// The bound of each frame queue, in frames. Default 1,024.
     pub queue_frames: usize,
     /// The bound of each frame queue, in bytes. Default 4 MiB.
@@ -81,6 +88,7 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
+            relay_threads: 64,
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
         }
@@ -106,6 +114,8 @@ pub(crate) struct Config {
     pub(crate) dhcp_lease: Duration,
     pub(crate) router_advertisements: bool,
     pub(crate) limits: Limits,
+    pub(crate) published: Vec<Publish>,
+    pub(crate) services: Vec<(SocketAddr, Service)>,
 }
 
 impl Config {
@@ -141,6 +151,8 @@ impl Default for Builder {
             dhcp_lease: Duration::from_secs(24 * 3600),
             router_advertisements: true,
             limits: Limits::default(),
+            published: Vec::new(),
+            services: Vec::new(),
         })
     }
 }
@@ -240,13 +252,48 @@ impl Builder {
         self
     }
 
+    /// Leads ports of the host to the guest from the start on. See
+    /// [`RuntimeHandle::publish`](crate::RuntimeHandle::publish), which does so later, and
+    /// [`RuntimeHandle::published`](crate::RuntimeHandle::published), which has the addresses.
+    pub fn publish(mut self, ports: Publish) -> Self {
+        self.0.published.push(ports);
+        self
+    }
+
+    /// Serves the guest in this process: each connection of the guest to `address` is handed to
+    /// `handler`, on a thread of its own. The address may be any that the guest sends through its
+    /// gateway, such as the gateway's own or 169.254.169.254; no policy applies to it, since it is the
+    /// embedder's.
+    ///
+    /// A handler that panics resets its connection and nothing else. There are
+    /// [`Limits::relay_threads`] connections at once. When the network stops, every read and write of the
+    /// stream fails; [`Runtime::wait`] then waits for the handlers, so one that blocks elsewhere delays
+    /// it.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    ///
+    /// let builder = framegate::Runtime::builder()
+    ///     .service(([169, 254, 169, 254], 7).into(), |mut stream| {
+    ///         let _ = stream.write_all(b"hello from the host\n");
+    ///     });
+    /// ```
+    pub fn service(
+        mut self,
+        address: SocketAddr,
+        handler: impl Fn(RelayStream) + Send + Sync + 'static,
+    ) -> Self {
+        self.0.services.push((address, Service::new(handler)));
+        self
+    }
+
     /// Starts the gateway on a connected stream whose other end the VMM has: libkrun's
     /// `krun_add_net_unixstream`, QEMU's `-netdev stream`. Our end becomes non-blocking; the VMM's own
     /// flag is its own.
     ///
     /// # Errors
-    /// [`StartError::Config`] if the configuration contradicts itself, [`StartError::Host`] if the
-    /// host is out of descriptors, threads or memory.
+    /// [`StartError::Config`] if the configuration contradicts itself, [`StartError::Publish`] if a port
+    /// cannot be published, [`StartError::Host`] if the host is out of descriptors, threads or memory.
     pub fn start(self, stream: UnixStream) -> Result<Runtime, StartError> {
         self.check()?;
         Runtime::start_on_stream(self.0, stream)
@@ -289,6 +336,7 @@ impl Builder {
         }
         check_ipv4(config)?;
         check_ipv6(config)?;
+        check_services(config)?;
         if !(60..u64::from(u32::MAX)).contains(&config.dhcp_lease.as_secs()) {
             return Err(ConfigError::Limit("dhcp_lease"));
         }
@@ -336,12 +384,25 @@ fn check_ipv6(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_services(config: &Config) -> Result<(), ConfigError> {
+    let mut taken = HashSet::new();
+    let addresses = config.services.iter().map(|(address, _)| *address);
+    let mut wrong = addresses.filter(|address| {
+        address.port() == 0 || !gateway::can_serve(config, address.ip()) || !taken.insert(*address)
+    });
+    match wrong.next() {
+        Some(address) => Err(ConfigError::Service(address)),
+        None => Ok(()),
+    }
+}
+
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 6] = [
+    let bounds: [(&'static str, bool); 7] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
+        ("relay_threads", (1..=1 << 12).contains(&limits.relay_threads)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
         ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
     ];

@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 
 use crate::handle::FlowInfo;
+use crate::publish::{BoundPort, PublishId, Published};
 use crate::sync::{Arc, ArrayQueue, AtomicU32, Ordering};
 use crate::wake::WakePipe;
 
@@ -26,6 +27,12 @@ const COMMANDS: usize = 256;
 pub(crate) enum Command {
     /// List the flows.
     Flows(Answer<Vec<FlowInfo>>),
+    /// Lead these ports to the guest.
+    Publish(Vec<BoundPort>, Answer<io::Result<Published>>),
+    /// List what is published.
+    Published(Answer<Vec<Published>>),
+    /// Close published ports, and reset the flows through them or let them live.
+    Unpublish { id: PublishId, reset: bool, answer: Answer<bool> },
 }
 
 /// Why the poll loop did not do what it was asked.

@@ -35,6 +35,7 @@ mod mss;
 mod neighbor;
 mod network;
 mod policy;
+mod publish;
 mod reset;
 mod router;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod token;
 mod windows;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time;
 
@@ -63,7 +65,9 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::StopReason;
 use crate::metrics::Counters;
+use crate::publish::BoundPort;
 use crate::queues::NetworkFrameQueues;
+use crate::relay::{RelayThreads, Stragglers};
 use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
@@ -116,6 +120,7 @@ impl Gateway {
         counters: Arc<Counters>,
         halves: Option<Halves>,
         control: Arc<Control>,
+        stragglers: Stragglers,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         // Edge-triggered and never read: see `wake`, "Level, edge and the token".
@@ -137,10 +142,25 @@ impl Gateway {
             Interface::new(interface_config, &mut device::Capabilities, Instant::ZERO);
         // Flows end here whatever their destination; classify has decided which may.
         interface.set_any_ip(true);
-        let network = Network::new(config, interface);
+        let mut network = Network::new(config, interface);
+        network.flows.set_relays(RelayThreads::new(
+            config.services.iter().cloned().collect(),
+            config.limits.relay_threads,
+            stragglers,
+            Arc::clone(&counters),
+            queues.relay_wake.clone(),
+        ));
         let egress = Egress::default();
         let started = time::Instant::now();
         Ok(Self { queues, counters, link, poll, egress, network, control, halves, started })
+    }
+
+    /// Leads ports of the host to the guest.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(crate) fn publish(&mut self, ports: Vec<BoundPort>) -> io::Result<()> {
+        self.network.publish(ports, &self.link, self.poll.registry()).map(drop)
     }
 
     /// Runs until shutdown, or until the link ends or the host fails us.
@@ -150,6 +170,9 @@ impl Gateway {
             let wakes = self.queues.guest_wake.take();
             if wakes.space() {
                 self.network.room_to_guest();
+            }
+            if wakes.relay() {
+                self.network.relay_news();
             }
             if let Err(error) = self.dispatch(&events) {
                 return StopReason::HostFault("watch the stream", error.kind());
@@ -245,6 +268,15 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.control.close();
+    }
+}
+
+/// Whether a service can be at this address: whether the guest's packets for it get that far.
+pub(crate) fn can_serve(config: &Config, address: IpAddr) -> bool {
+    let link = Link::new(config, false);
+    match address {
+        IpAddr::V4(address) => policy::is_forwardable_v4(address, &link),
+        IpAddr::V6(address) => policy::is_forwardable_v6(address, &link),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::control::{Command, Control, ControlError};
 use crate::metrics::{Counters, Stats};
+use crate::publish::{Publish, PublishError, PublishId, Published};
 use crate::sync::Arc;
 
 /// Asks and changes a running network, from any thread, also while one is in
@@ -73,6 +74,55 @@ impl RuntimeHandle {
     /// The network has stopped, or the host is out of descriptors.
     pub fn flows(&self) -> Result<Vec<FlowInfo>, ControlError> {
         self.control.call(Command::Flows)
+    }
+
+    /// Leads ports of the host to the guest. What is wrong with the ports is found by the caller's
+    /// thread, and either all of a range is published or nothing.
+    ///
+    /// A client is accepted by the host's kernel before the guest is called; it is reset at once if the
+    /// guest refuses, and after [`Limits::tcp_connect`](crate::Limits::tcp_connect) if it does not
+    /// answer. Nothing is read from it before the guest has answered.
+    ///
+    /// # Errors
+    /// [`PublishError::Bind`] if an address cannot be had; [`PublishError::Control`] if the network has
+    /// stopped.
+    pub fn publish(&self, ports: &Publish) -> Result<Published, PublishError> {
+        let bound = ports.bind()?;
+        self.control.call(|answer| Command::Publish(bound, answer))?.map_err(PublishError::Watch)
+    }
+
+    /// What is published now, by [`publish`](Self::publish) and by
+    /// [`Builder::publish`](crate::Builder::publish).
+    ///
+    /// # Errors
+    /// The network has stopped, or the host is out of descriptors.
+    pub fn published(&self) -> Result<Vec<Published>, ControlError> {
+        self.control.call(Command::Published)
+    }
+
+    /// Closes published ports: nobody else is accepted there when this returns, and whoever waits to be
+    /// is reset. The connections that came through them go on.
+    ///
+    /// # Errors
+    /// [`PublishError::Unknown`] if they were closed before; [`PublishError::Control`] if the network has
+    /// stopped.
+    pub fn unpublish(&self, id: PublishId) -> Result<(), PublishError> {
+        self.close_published(id, false)
+    }
+
+    /// As [`unpublish`](Self::unpublish), and resets the connections that came through them.
+    ///
+    /// # Errors
+    /// As [`unpublish`](Self::unpublish).
+    pub fn unpublish_and_reset(&self, id: PublishId) -> Result<(), PublishError> {
+        self.close_published(id, true)
+    }
+
+    fn close_published(&self, id: PublishId, reset: bool) -> Result<(), PublishError> {
+        match self.control.call(|answer| Command::Unpublish { id, reset, answer })? {
+            true => Ok(()),
+            false => Err(PublishError::Unknown(id)),
+        }
     }
 }
 

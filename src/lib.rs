@@ -26,6 +26,8 @@
 //! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
 //! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
+//! | `publish` | [`Publish`]: ports of the host that lead to the guest |
+//! | `relay` | [`RelayStream`]: services that the embedder runs for the guest |
 //! | [`Runtime`] | starts the threads, stops them, says why they stopped |
 //!
 //! # Threads
@@ -34,6 +36,7 @@
 //! |---|---|---|
 //! | `framegate-poll` | all smoltcp state, all host sockets, all flows, all timers; the ends of the stream that it has not lent | one epoll over its bell, the host sockets and the stream |
 //! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
+//! | `framegate-relay` | one connection of the guest to a service of the embedder's | whatever the service does; its ends of two byte pipes |
 //! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
 //!
 //! # Features
@@ -85,6 +88,10 @@ mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
+mod publish;
+#[cfg(feature = "runtime")]
+mod relay;
+#[cfg(feature = "runtime")]
 mod runtime;
 #[cfg(feature = "runtime")]
 mod wire;
@@ -104,6 +111,10 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use publish::{IpFamily, Publish, PublishError, PublishId, Published};
+#[cfg(feature = "runtime")]
+pub use relay::RelayStream;
 #[cfg(feature = "runtime")]
 pub use runtime::Runtime;
 

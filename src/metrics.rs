@@ -76,6 +76,12 @@ drop_reasons! {
     FlowLimit => "flow_limit",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
+    /// The limit on the threads of in-process services.
+    RelayLimit => "relay_limit",
+    /// The guest refused a connection from a published port.
+    GuestRefused => "guest_refused",
+    /// The guest did not answer a connection from a published port.
+    GuestTimedOut => "guest_timed_out",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
@@ -147,9 +153,11 @@ counters! {
     bytes_to_guest,
     /// Frames of the guest that the reader appended to the one before.
     frames_merged,
-    /// TCP flows that the guest has asked for.
+    /// TCP flows that the guest, or a client of a published port, has asked for.
     tcp_opened,
-    /// TCP flows whose host connection came about.
+    /// Those of them that a client of a published port has asked for.
+    tcp_inbound,
+    /// TCP flows whose connection came about at the end that was asked.
     tcp_established,
     /// TCP flows that are gone again.
     tcp_closed,
@@ -157,12 +165,14 @@ counters! {
     tcp_reset,
     /// TCP flows at this moment.
     tcp_flows,
-    /// Those of them whose host connection is not there yet.
+    /// Those of them that are not established at both ends yet.
     tcp_half_open,
     /// Payload bytes relayed from guest to host.
     tcp_bytes_to_host,
     /// Payload bytes relayed from host to guest.
     tcp_bytes_to_guest,
+    /// Handlers of in-process services that panicked.
+    relay_panics,
     /// Echo requests that the gateway has answered.
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.

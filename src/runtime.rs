@@ -15,7 +15,9 @@ use crate::error::{StartError, StopReason};
 use crate::gateway::{Gateway, Halves};
 use crate::handle::RuntimeHandle;
 use crate::metrics::{Counters, Stats, StatsReader};
+use crate::publish::{Publish, PublishError};
 use crate::queues::NetworkFrameQueues;
+use crate::relay::Stragglers;
 use crate::sync::{Arc, SetOnce};
 
 /// A running gateway. Dropping it is [`shutdown`](Self::shutdown).
@@ -29,6 +31,8 @@ pub struct Runtime {
     reason: Arc<SetOnce<StopReason>>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
+    /// Threads of services, once the poll loop has left.
+    stragglers: Stragglers,
     _stream: Option<Arc<UnixStream>>,
 }
 
@@ -82,6 +86,7 @@ impl Runtime {
             counters: Arc::default(),
             reason: Arc::new(SetOnce::new()),
             threads: Vec::new(),
+            stragglers: Stragglers::new(),
             _stream: stream,
         }
     }
@@ -90,8 +95,13 @@ impl Runtime {
         let queues = Arc::clone(&self.queues);
         let counters = Arc::clone(&self.counters);
         let control = Arc::clone(&self.control);
-        let gateway = Gateway::new(config, queues, counters, halves, control)
+        let stragglers = self.stragglers.clone();
+        let bound: Result<Vec<_>, _> = config.published.iter().map(Publish::bind).collect();
+        let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers)
             .map_err(|error| StartError::Host("epoll", error))?;
+        for ports in bound? {
+            gateway.publish(ports).map_err(PublishError::Watch)?;
+        }
         self.spawn("framegate-poll", move || gateway.run())
     }
 
@@ -155,11 +165,14 @@ impl Runtime {
             // A panic was caught inside; a join error is then impossible, and worth no second one.
             let _ = thread.join();
         }
+        self.stragglers.join();
         self.reason.get().cloned().unwrap_or(StopReason::Requested)
     }
 
     /// Stops the network and joins every thread. Takes a few milliseconds, whatever the guest does:
     /// every wait of every thread ends with the bell. Host connections that were not complete are reset.
+    /// Only the handler of a [service](Builder::service) can take longer, if it blocks elsewhere than in
+    /// its stream.
     pub fn shutdown(mut self) -> StopReason {
         self.stop()
     }

@@ -7,6 +7,8 @@
 //! | `Connecting` | the SYN, kept | connecting | connected, failed, timed out |
 //! | `Open` | any smoltcp state | connected; `None` once both directions have ended | both closed, reset, idle |
 //!
+//! A client of a published port is connected already, so its flow begins as `Open`, in SYN-SENT.
+//!
 //! The directions are independent: a full window or a full socket in one stops nothing in the other.
 //! End of stream passes in each direction after the last byte; a reset passes in each direction as a
 //! reset, so a stream that was cut off never looks complete.
@@ -22,6 +24,7 @@ use super::device::{LinkDevice, Outlet};
 use super::end::End;
 use super::link::Link;
 use crate::handle::{FlowInfo, FlowState, Protocol};
+use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
@@ -70,6 +73,8 @@ pub(crate) struct Flow {
     pub(crate) is_in_time_wait: bool,
     /// The flow's entry among the timers.
     pub(crate) deadline: Option<Instant>,
+    /// The published port that the client came through.
+    pub(crate) published: Option<PublishId>,
     pub(crate) opened: Instant,
     pub(crate) last_activity: Instant,
 }
@@ -80,10 +85,10 @@ impl Flow {
         let (state, bytes_to_host, bytes_to_guest) = match &mut self.phase {
             Phase::Connecting { .. } => (FlowState::Opening, 0, 0),
             Phase::Open(open) => {
-                let state = match open.state() {
-                    _ if open.is_complete() => FlowState::Closing,
-                    State::SynReceived => FlowState::Opening,
-                    _ => FlowState::Open,
+                let state = match () {
+                    () if open.is_complete() => FlowState::Closing,
+                    () if open.is_opening() => FlowState::Opening,
+                    () => FlowState::Open,
                 };
                 (state, open.to_host, open.to_guest)
             }
@@ -216,9 +221,25 @@ impl Open {
         self.socket.socket(|socket| socket.state())
     }
 
-    /// The handshake is over, and at least one direction has not ended.
+    /// The handshake with the guest is not over, whoever began it.
+    pub(crate) fn is_opening(&mut self) -> bool {
+        matches!(self.state(), State::SynSent | State::SynReceived)
+    }
+
+    /// We have called the guest, which has not answered.
+    pub(crate) fn is_calling(&mut self) -> bool {
+        self.state() == State::SynSent
+    }
+
+    /// The handshake is over, at least one direction has not ended, and there is somebody at the far end.
     pub(crate) fn is_established(&mut self) -> bool {
-        !self.is_complete() && self.state() != State::SynReceived
+        let is_abandoned = self.host.as_ref().is_some_and(End::is_abandoned);
+        !self.is_complete() && !self.is_opening() && !is_abandoned
+    }
+
+    /// What the guest takes as one segment, as it says when it is called.
+    pub(crate) fn set_mss(&mut self, mss: usize) {
+        self.mss = mss;
     }
 
     /// The guest's end is over, but for bytes that the host has not taken yet, or for the FIN after
@@ -426,6 +447,8 @@ pub(crate) fn serve(
         Moved::More => more = true,
         Moved::Broken => open.host_reset = true,
     }
+    // A client that has left before the guest has answered.
+    open.host_reset |= ready.failed && open.is_calling();
     // A reset after the host's FIN: there is nothing to receive that would tell.
     open.host_reset |= open.host_ended && !open.guest_ended && (ready.failed || open.send_failed);
     open.pass_end_on();

@@ -4,14 +4,20 @@
 //! holds that flow alone. Flows with news stand in a list and deadlines in order, so a turn touches only
 //! the flows that have something to do.
 
+mod inbound;
+mod relays;
+mod silence;
+
 use std::collections::{HashMap, VecDeque};
 
 use mio::event::Event;
 use smoltcp::iface::Interface;
-use smoltcp::socket::tcp::State;
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
+use self::inbound::Ports;
+use self::relays::shake_hands;
+use self::silence::{may_idle_until, span};
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
@@ -29,6 +35,7 @@ use super::windows::Windows;
 use crate::config::Limits;
 use crate::handle::{FlowInfo, Protocol};
 use crate::metrics::{Counters, DropReason};
+use crate::relay::RelayThreads;
 use crate::wire::ETHERNET;
 
 /// What a flow's work needs besides the flow.
@@ -58,6 +65,11 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    ports: Ports,
+    /// The embedder's services.
+    relays: Option<RelayThreads>,
+    /// Flows to services that may have news.
+    relaying: Vec<FlowId>,
 }
 
 impl Flows {
@@ -74,6 +86,9 @@ impl Flows {
             timers: Timers::default(),
             half_open: 0,
             generation: 0,
+            ports: Ports::default(),
+            relays: None,
+            relaying: Vec::new(),
         }
     }
 
@@ -127,6 +142,9 @@ impl Flows {
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
         let remote = segment.key.remote;
+        if self.relays.as_ref().is_some_and(|relays| relays.service_at(remote).is_some()) {
+            return self.open_relay(frame, segment, turn);
+        }
         let remote = match turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now) {
             Decision::Connect(remote) => remote,
             Decision::Refuse => {
@@ -145,9 +163,7 @@ impl Flows {
             answer_with_reset(turn, &frame, segment);
             return Some(frame);
         }
-        let entry = self.table.vacant_entry();
-        self.generation += 1;
-        let id = FlowId { index: entry.key(), generation: self.generation };
+        let id = self.next_id();
         let token = Source::Flow(id.index).into();
         let host = match HostSocket::connect(remote, turn.registry, token) {
             Ok(host) => End::Host(host),
@@ -157,10 +173,25 @@ impl Flows {
             }
         };
         let until = turn.now + span(self.limits.tcp_connect);
-        entry.insert(Flow {
+        let host = Some(host);
+        let phase = Phase::Connecting { host, syn: frame, segment: *segment, until };
+        self.insert(id, segment.key, phase, turn);
+        self.schedule(id, until);
+        None
+    }
+
+    /// The place of the next flow.
+    fn next_id(&mut self) -> FlowId {
+        self.generation += 1;
+        FlowId { index: self.table.vacant_key(), generation: self.generation }
+    }
+
+    /// Puts a half-open flow into the table, at the place that [`next_id`](Self::next_id) gave.
+    fn insert(&mut self, id: FlowId, key: FlowKey, phase: Phase, turn: &Turn<'_, '_>) {
+        self.table.insert(Flow {
             id,
-            key: segment.key,
-            phase: Phase::Connecting { host: Some(host), syn: frame, segment: *segment, until },
+            key,
+            phase,
             ready: Ready::default(),
             is_due: false,
             is_queued: false,
@@ -168,16 +199,15 @@ impl Flows {
             is_half_open: true,
             is_in_time_wait: false,
             deadline: None,
+            published: None,
             opened: turn.now,
             last_activity: turn.now,
         });
-        self.by_key.insert(segment.key, id);
+        self.by_key.insert(key, id);
         self.half_open += 1;
         turn.counters.tcp_opened.add(1);
         turn.counters.tcp_flows.add(1);
         turn.counters.tcp_half_open.add(1);
-        self.schedule(id, until);
-        None
     }
 
     /// Room for one more flow: a flow in TIME-WAIT gives way, every other is kept and the new one
@@ -200,7 +230,7 @@ impl Flows {
     fn continue_flow(
         &mut self,
         id: FlowId,
-        frame: Vec<u8>,
+        mut frame: Vec<u8>,
         segment: &Segment,
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
@@ -219,6 +249,10 @@ impl Flows {
                 return Some(frame);
             }
             Phase::Open(open) => {
+                let was_calling = open.is_calling();
+                if was_calling && segment.syn {
+                    open.set_mss(tell_mss(&mut frame, turn.link));
+                }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
                     let interface = &mut self.interface;
@@ -226,6 +260,9 @@ impl Flows {
                         .with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
                 }
                 open.heard(segment, turn.now);
+                if was_calling && !segment.syn && !segment.rst {
+                    self.call_again(id);
+                }
             }
         }
         self.activate(id);
@@ -286,11 +323,19 @@ impl Flows {
         }
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
-        let idle =
-            if open.is_established() { self.limits.tcp_idle } else { self.limits.tcp_transitory };
-        let idle_until = flow.last_activity + span(idle);
+        let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         if turn.now >= idle_until && !open.is_in_time_wait() {
+            if open.is_calling() {
+                turn.counters.dropped(DropReason::GuestTimedOut);
+            }
             open.abort();
+        }
+        if flow.is_half_open && !open.is_opening() {
+            flow.is_half_open = false;
+            self.half_open -= 1;
+            turn.counters.tcp_half_open.subtract(1);
+            let is_inbound = flow.published.is_some();
+            shake_hands(open, is_inbound, self.relays.as_mut(), turn.counters);
         }
         let before = (open.to_host, open.to_guest);
         let outcome = flow::serve(
@@ -307,11 +352,7 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
-        if flow.is_half_open && open.state() != State::SynReceived {
-            flow.is_half_open = false;
-            self.half_open -= 1;
-            turn.counters.tcp_half_open.subtract(1);
-        }
+        let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         match outcome {
             Outcome::Wait(at) => {
                 let at = at.map_or(idle_until, |at| at.min(idle_until));
@@ -453,13 +494,6 @@ fn enlist(list: &mut VecDeque<FlowId>, id: FlowId, table: &slab::Slab<Flow>) {
         list.retain(|id| table.get(id.index).is_some_and(|flow| flow.id == *id));
     }
     list.push_back(id);
-}
-
-/// A limit as smoltcp counts time: no longer than a century, so that no sum overflows.
-fn span(limit: std::time::Duration) -> Duration {
-    const CENTURY: u64 = 100 * 365 * 24 * 3600;
-    Duration::from_secs(limit.as_secs().min(CENTURY))
-        + Duration::from_micros(u64::from(limit.subsec_micros()))
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub(crate) struct Link {
     pub(crate) guest_ipv4: Ipv4Addr,
     pub(crate) gateway_ipv4: Ipv4Addr,
     pub(crate) ipv4_prefix: u8,
+    /// Where published ports lead; the guest may have others.
+    pub(crate) guest_ipv6: Ipv6Addr,
     pub(crate) gateway_ipv6: Ipv6Addr,
     /// The gateway's link-local address, by EUI-64 of its MAC address (RFC 4291 appendix A).
     pub(crate) gateway_link_local: Ipv6Addr,
@@ -35,6 +37,7 @@ impl Link {
             guest_ipv4: config.guest_ipv4,
             gateway_ipv4: config.gateway_ipv4,
             ipv4_prefix: config.ipv4_prefix,
+            guest_ipv6: config.guest_ipv6,
             gateway_ipv6: config.gateway_ipv6,
             gateway_link_local: link_local(config.gateway_mac),
             ipv6_prefix: u128::from(config.gateway_ipv6) & ipv6_mask,

@@ -1,17 +1,23 @@
 //! The subsystems that frames, host events and timers go to.
 
+use std::io;
+
+use mio::Registry;
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
 use super::dhcp::DhcpServer;
 use super::flows::{Flows, Turn};
+use super::link::Link;
+use super::publish::{NoPublishedUdp, PublishedPorts};
 use super::router::Router;
 use super::token::Source;
 use super::{autoconfiguration, frame};
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
+use crate::publish::{BoundPort, Published};
 
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
@@ -23,6 +29,8 @@ pub(crate) struct Network {
     pub(crate) dhcp: Option<DhcpServer>,
     /// `None` if the guest hears of no router.
     pub(crate) router: Option<Router>,
+    ports: PublishedPorts,
+    published_udp: NoPublishedUdp,
 }
 
 impl Network {
@@ -32,7 +40,22 @@ impl Network {
             flows: Flows::new(config.limits.clone(), interface),
             dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
             router: config.router_advertisements.then(|| Router::new(false)),
+            ports: PublishedPorts::default(),
+            published_udp: NoPublishedUdp,
         }
+    }
+
+    /// Leads ports of the host to the guest.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(crate) fn publish(
+        &mut self,
+        ports: Vec<BoundPort>,
+        link: &Link,
+        registry: &Registry,
+    ) -> io::Result<Published> {
+        self.ports.add(ports, &mut self.published_udp, link, registry)
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -42,8 +65,10 @@ impl Network {
 
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
-        if let Source::Flow(index) = source {
-            self.flows.host_event(index, event);
+        match source {
+            Source::Flow(index) => self.flows.host_event(index, event),
+            Source::Listener(index) => self.ports.host_event(index),
+            _ => {}
         }
     }
 
@@ -52,15 +77,32 @@ impl Network {
         self.flows.room_to_guest();
     }
 
+    /// A service of the embedder's has news.
+    pub(crate) fn relay_news(&mut self) {
+        self.flows.look_at_relays();
+    }
+
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
+            Command::Publish(ports, answer) => {
+                answer.give(self.publish(ports, turn.link, turn.registry));
+            }
+            Command::Published(answer) => answer.give(self.ports.list()),
+            Command::Unpublish { id, reset, answer } => {
+                let was_there = self.ports.remove(id, &mut self.published_udp, turn.registry);
+                if reset {
+                    self.flows.reset_published(id);
+                }
+                answer.give(was_there);
+            }
         }
     }
 
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
+        self.ports.serve(&mut self.flows, turn);
         self.flows.serve(SERVICES, turn);
         autoconfiguration::advertise(&mut self.router, turn);
     }
@@ -68,12 +110,13 @@ impl Network {
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let router = self.router.as_ref().and_then(Router::next_deadline);
-        self.flows.next_deadline().into_iter().chain(router).min()
+        let ports = self.ports.next_deadline();
+        self.flows.next_deadline().into_iter().chain(router).chain(ports).min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
-        self.flows.has_work()
+        self.flows.has_work() || self.ports.has_work()
     }
 
     /// Says to the guest that the gateway is going.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, MacAddress, Offload, Overflow};
+use framegate::{Builder, MacAddress, Offload, Overflow, Publish};
 
 /// The network of a microVM guest: no root, no tap device, no kernel module.
 #[derive(Debug, Parser)]
@@ -91,6 +91,10 @@ pub(crate) struct Serve {
     /// service that listens there.
     #[arg(long)]
     host_loopback: bool,
+
+    /// Lead ports of the host to the guest, at 127.0.0.1 if no address is given; may be repeated.
+    #[arg(long, value_name = "[tcp:|udp:][ADDR:]HOST_PORT:GUEST_PORT")]
+    publish: Vec<Publish>,
 }
 
 /// `framegate demo`
@@ -118,7 +122,8 @@ impl Serve {
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip6, Builder::gateway_ipv6);
         let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
-        set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0))
+        let builder = set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0));
+        self.publish.iter().cloned().fold(builder, Builder::publish)
     }
 }
 
