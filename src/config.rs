@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::capture::Capture;
 use crate::error::{ConfigError, StartError};
 use crate::queues::{self, NetworkFrameQueues};
+use crate::rate::RateLimit;
 use crate::runtime::Runtime;
 use crate::sync::Arc;
 
@@ -103,6 +105,9 @@ pub(crate) struct Config {
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
     pub(crate) limits: Limits,
+    pub(crate) rate_from_guest: RateLimit,
+    pub(crate) rate_to_guest: RateLimit,
+    pub(crate) capture: Option<Capture>,
 }
 
 impl Config {
@@ -135,6 +140,9 @@ impl Default for Builder {
             overflow: Overflow::Backpressure,
             host_loopback: false,
             limits: Limits::default(),
+            rate_from_guest: RateLimit::default(),
+            rate_to_guest: RateLimit::default(),
+            capture: None,
         })
     }
 }
@@ -207,6 +215,25 @@ impl Builder {
     /// The bounds of what the guest can make the host spend.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
+        self
+    }
+
+    /// How fast the guest may send. Not limited by default;
+    /// [`RuntimeHandle::set_rate_limits`](crate::RuntimeHandle::set_rate_limits) changes it later.
+    pub fn rate_from_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_from_guest = limit;
+        self
+    }
+
+    /// How fast the guest is sent to. As [`rate_from_guest`](Self::rate_from_guest).
+    pub fn rate_to_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_to_guest = limit;
+        self
+    }
+
+    /// Captures the guest's link. Off by default.
+    pub fn capture(mut self, capture: Capture) -> Self {
+        self.0.capture = Some(capture);
         self
     }
 

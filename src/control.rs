@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 
 use crate::handle::FlowInfo;
+use crate::rate::RateLimit;
 use crate::sync::{Arc, ArrayQueue, AtomicU32, Ordering};
 use crate::wake::WakePipe;
 
@@ -26,6 +27,8 @@ const COMMANDS: usize = 256;
 pub(crate) enum Command {
     /// List the flows.
     Flows(Answer<Vec<FlowInfo>>),
+    /// Change the rates from the guest and to the guest.
+    RateLimits(RateLimit, RateLimit, Answer<()>),
 }
 
 /// Why the poll loop did not do what it was asked.

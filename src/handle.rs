@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::control::{Command, Control, ControlError};
 use crate::metrics::{Counters, Stats};
+use crate::rate::RateLimit;
 use crate::sync::Arc;
 
 /// Asks and changes a running network, from any thread, also while one is in
@@ -73,6 +74,19 @@ impl RuntimeHandle {
     /// The network has stopped, or the host is out of descriptors.
     pub fn flows(&self) -> Result<Vec<FlowInfo>, ControlError> {
         self.control.call(Command::Flows)
+    }
+
+    /// Changes how fast the guest may send, and how fast it is sent to. Both hold when this returns;
+    /// what waits for tokens now waits by the new rates.
+    ///
+    /// # Errors
+    /// The network has stopped, or the host is out of descriptors.
+    pub fn set_rate_limits(
+        &self,
+        from_guest: RateLimit,
+        to_guest: RateLimit,
+    ) -> Result<(), ControlError> {
+        self.control.call(|answer| Command::RateLimits(from_guest, to_guest, answer))
     }
 }
 

@@ -35,6 +35,7 @@
 //! | `framegate-poll` | all smoltcp state, all host sockets, all flows, all timers; the ends of the stream that it has not lent | one epoll over its bell, the host sockets and the stream |
 //! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
 //! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
+//! | `framegate-pcap` | the destination of a [`Capture`], if there is one | its bell; or the write |
 //!
 //! # Features
 //!
@@ -73,6 +74,8 @@ mod sys;
 #[cfg(feature = "runtime")]
 mod bridge;
 #[cfg(feature = "runtime")]
+mod capture;
+#[cfg(feature = "runtime")]
 mod config;
 #[cfg(feature = "runtime")]
 mod control;
@@ -85,6 +88,8 @@ mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
+mod rate;
+#[cfg(feature = "runtime")]
 mod runtime;
 #[cfg(feature = "runtime")]
 mod wire;
@@ -95,6 +100,8 @@ pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};
 
 #[cfg(feature = "runtime")]
+pub use capture::Capture;
+#[cfg(feature = "runtime")]
 pub use config::{Builder, Limits, MacAddress, Offload, Overflow};
 #[cfg(feature = "runtime")]
 pub use control::ControlError;
@@ -104,6 +111,8 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use rate::RateLimit;
 #[cfg(feature = "runtime")]
 pub use runtime::Runtime;
 

@@ -71,6 +71,8 @@ drop_reasons! {
     FlowLimit => "flow_limit",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
+    /// The rate limit of the direction ([`RateLimit`](crate::RateLimit)).
+    RateLimit => "rate_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
@@ -162,6 +164,10 @@ counters! {
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.
     neighbor_replies,
+    /// Frames that the capture has written.
+    capture_frames,
+    /// Frames that the capture has lost: its queue was full, or its destination had failed.
+    capture_lost,
     /// Turns of the poll loop.
     turns,
 }

@@ -246,12 +246,22 @@ impl Flows {
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
-        while let Some(id) = self.starved.pop_front() {
+        self.some_room_to_guest(usize::MAX);
+    }
+
+    /// There is a little room to the guest again: wakes `most` of the flows that wait for it, those that
+    /// have waited longest. `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self, most: usize) -> bool {
+        let mut woken = 0;
+        while woken < most {
+            let Some(id) = self.starved.pop_front() else { return false };
             if let Some(flow) = self.flow_mut(id) {
                 flow.is_starved = false;
+                woken += 1;
                 self.activate(id);
             }
         }
+        !self.starved.is_empty()
     }
 
     /// Serves the flows with news, and those whose timers have expired, once each and up to `budget` of

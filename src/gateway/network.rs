@@ -26,6 +26,7 @@ impl Network {
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
     pub(crate) fn handle(&mut self, frame: Vec<u8>, turn: &mut Turn<'_, '_>) -> Option<Vec<u8>> {
+        turn.outlet.record(&frame);
         frame::handle(frame, self, turn)
     }
 
@@ -41,10 +42,17 @@ impl Network {
         self.flows.room_to_guest();
     }
 
+    /// Wakes a few of the flows that wait for room; `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self) -> bool {
+        self.flows.some_room_to_guest(SERVICES)
+    }
+
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
+            // The poll loop has the limiters, and sees to it before.
+            Command::RateLimits(..) => {}
         }
     }
 

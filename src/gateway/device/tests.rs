@@ -8,7 +8,7 @@ use crate::pool::LARGE;
 fn sent(link: &Link, packet: &[u8]) -> Vec<u8> {
     let queues = NetworkFrameQueues::try_shared(4).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let mut device = LinkDevice::for_egress(link, &mut outlet);
     let token = device.transmit(Instant::ZERO).unwrap();
     token.consume(packet.len(), |bytes| bytes.copy_from_slice(packet));
@@ -37,7 +37,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
     // Room for one frame of any size, and no more.
     let queues = NetworkFrameQueues::with_bounds(16, LARGE + 100).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     assert!(outlet.has_room());
     outlet.reply(Vec::with_capacity(2048));
     assert!(!outlet.has_room());
@@ -47,7 +47,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
     assert!(device.is_exhausted());
     drop(outlet);
     assert!(queues.drain_to_guest().pop().is_some());
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let mut device = LinkDevice::for_egress(&link, &mut outlet);
     assert!(device.transmit(Instant::ZERO).is_some());
 }
@@ -56,7 +56,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
 fn a_reply_without_room_is_counted() {
     let queues = NetworkFrameQueues::try_shared(2).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     for _ in 0..5 {
         outlet.reply(vec![0; 60]);
     }
@@ -67,7 +67,7 @@ fn a_reply_without_room_is_counted() {
 fn a_packet_is_received_once() {
     let queues = NetworkFrameQueues::try_shared(2).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let link = link();
     let mut device = LinkDevice::for_ingress(&link, &mut outlet, b"packet");
     let (received, _) = device.receive(Instant::ZERO).unwrap();
