@@ -23,6 +23,8 @@ mod device;
 mod egress;
 mod end;
 mod flow;
+#[cfg(any(fuzzing, test))]
+mod flow_check;
 mod flows;
 mod frame;
 mod halves;
@@ -68,6 +70,8 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::flow_check::fuzz_flow;
 pub(crate) use self::halves::Halves;
 
 /// Frames that one turn takes from the queue.

@@ -222,7 +222,7 @@ fn a_vmm_that_hangs_up_is_noticed_behind_frames_that_are_held_back() {
     assert!(wire.receive(PATIENCE).is_some());
     drop(wire);
     let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send((runtime.wait(), runtime.stats())));
+    thread::spawn(move || tell.send((runtime.wait(), runtime.stats())).unwrap());
     let (reason, stats) = told.recv_timeout(PATIENCE).expect("the end of the link is not seen");
     assert!(matches!(reason, StopReason::PeerClosed), "{reason}");
     assert_eq!(stats.frames_from_guest, 2000, "what came before it is handled");

@@ -13,6 +13,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
@@ -58,6 +59,9 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    /// Flows end in buffers of this process instead of sockets.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) in_process: bool,
 }
 
 impl Flows {
@@ -74,6 +78,8 @@ impl Flows {
             timers: Timers::default(),
             half_open: 0,
             generation: 0,
+            #[cfg(any(fuzzing, test))]
+            in_process: false,
         }
     }
 
@@ -145,12 +151,21 @@ impl Flows {
             answer_with_reset(turn, &frame, segment);
             return Some(frame);
         }
+        #[cfg(any(fuzzing, test))]
+        let in_process = self.in_process;
+        #[cfg(not(any(fuzzing, test)))]
+        let in_process = false;
         let entry = self.table.vacant_entry();
         self.generation += 1;
         let id = FlowId { index: entry.key(), generation: self.generation };
         let token = Source::Flow(id.index).into();
-        let host = match HostSocket::connect(remote, turn.registry, token) {
-            Ok(host) => End::Host(host),
+        let host = if in_process {
+            Ok(End::Buffer(BufferEnd::default()))
+        } else {
+            HostSocket::connect(remote, turn.registry, token).map(End::Host)
+        };
+        let host = match host {
+            Ok(host) => host,
             Err(error) => {
                 answer_failure(turn, &frame, segment, error);
                 return Some(frame);
@@ -472,5 +487,7 @@ fn span(limit: std::time::Duration) -> Duration {
         + Duration::from_micros(u64::from(limit.subsec_micros()))
 }
 
+#[cfg(any(fuzzing, test))]
+mod in_process;
 #[cfg(test)]
 mod tests;
