@@ -44,6 +44,15 @@ pub enum Overflow {
 
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
+///
+/// | what is bounded | by | at the limit |
+/// |---|---|---|
+/// | descriptors, and the flow table | `tcp_flows`; of them, connections under way: `tcp_half_open` | the new flow is refused, the old are kept |
+/// | memory of windows | `tcp_window` for each flow, `tcp_memory` for all | the sender waits; new flows have small windows |
+/// | memory of frames | `queue_frames` and `queue_bytes`, in each direction | the sender waits, or a counted drop ([`Overflow`]) |
+/// | time that a flow may hold what it has | `tcp_connect`, `tcp_transitory`, `tcp_idle` | the flow is reset |
+/// | what passes in a second | [`Builder::rate_from_guest`], [`Builder::rate_to_guest`] | [`RateLimit`] |
+/// | memory of a capture | 8 MiB | records are lost and counted ([`Capture`]) |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

@@ -3,6 +3,7 @@ use smoltcp::wire::{Ipv4Packet, TcpPacket};
 use super::*;
 use crate::gateway::testing::*;
 use crate::pool::LARGE;
+use crate::rate::RateLimit;
 
 /// Sends one packet through the device and takes what the guest would get.
 fn sent(link: &Link, packet: &[u8]) -> Vec<u8> {
@@ -73,4 +74,61 @@ fn a_packet_is_received_once() {
     let (received, _) = device.receive(Instant::ZERO).unwrap();
     assert_eq!(received.consume(<[u8]>::to_vec), b"packet");
     assert!(device.receive(Instant::ZERO).is_none());
+}
+
+/// An outlet with an empty bucket of 5 frames, which never fills.
+fn spent(queues: &NetworkFrameQueues, work: impl FnOnce(&mut Outlet<'_>)) -> Counters {
+    let limit = RateLimit { burst_packets: 5, ..RateLimit::packets(0) };
+    let mut limiter = Limiter::new(limit, 1514, Instant::ZERO);
+    let counters = Counters::default();
+    let mut outlet = Outlet { limiter: Some(&mut limiter), ..Outlet::new(queues, &counters) };
+    for _ in 0..5 {
+        assert!(outlet.has_room());
+        assert!(outlet.datagram(vec![0; 60]));
+    }
+    work(&mut outlet);
+    drop(outlet);
+    counters
+}
+
+#[test]
+fn without_tokens_flows_wait_and_datagrams_are_dropped() {
+    let queues = NetworkFrameQueues::try_shared(64).unwrap();
+    let counters = spent(&queues, |outlet| {
+        assert!(!outlet.has_room());
+        assert!(!outlet.datagram(vec![0; 60]));
+        let link = link();
+        let mut device = LinkDevice::for_egress(&link, outlet);
+        assert!(device.transmit(Instant::ZERO).is_none());
+        assert!(device.is_exhausted());
+    });
+    assert_eq!(counters.snapshot().dropped(DropReason::RateLimit), 1);
+    assert_eq!(queues.host_to_guest.len(), 5);
+}
+
+#[test]
+fn replies_have_credit_and_leave_flows_waiting() {
+    let queues = NetworkFrameQueues::try_shared(64).unwrap();
+    let counters = spent(&queues, |outlet| {
+        for n in 0..7 {
+            assert_eq!(outlet.reply(vec![0; 60]), n < 5);
+        }
+        assert!(!outlet.has_room());
+    });
+    assert_eq!(counters.snapshot().dropped(DropReason::RateLimit), 2);
+    assert_eq!(queues.host_to_guest.len(), 10);
+}
+
+#[test]
+fn a_reply_without_room_costs_no_tokens() {
+    let queues = NetworkFrameQueues::try_shared(1).unwrap();
+    let counters = Counters::default();
+    let limit = RateLimit { burst_packets: 2, ..RateLimit::packets(0) };
+    let mut limiter = Limiter::new(limit, 1514, Instant::ZERO);
+    let mut outlet = Outlet { limiter: Some(&mut limiter), ..Outlet::new(&queues, &counters) };
+    assert!(outlet.reply(vec![0; 60]));
+    assert!(!outlet.reply(vec![0; 60]));
+    drop(outlet);
+    assert!(limiter.has_tokens());
+    assert_eq!(counters.snapshot().dropped(DropReason::ReplyNoRoom), 1);
 }
