@@ -723,6 +723,37 @@ fn a_flow_that_both_ends_have_closed_ends_with_the_transitory_time_out() {
     assert_eq!(runtime.stats().tcp_closed, 1);
 }
 
+#[test]
+fn a_guest_that_ignores_the_window_after_its_handshake_gains_nothing() {
+    // More than the window before the gateway has said another word than its SYN-ACK.
+    for begin in [start, start_with_queues] {
+        let server = Server::new();
+        let (runtime, wire) = begin(loopback());
+        let mut raw = Raw::new(wire);
+        let (sequence, acknowledges) = raw.open(5000, server.address);
+        let mut stream = server.accept();
+        raw.barrier();
+        let bytes = pattern(30 * 60_000);
+        let frames: Vec<Vec<u8>> = (0_u32..)
+            .zip(bytes.chunks(60_000))
+            .map(|(n, chunk)| {
+                let at = sequence + n * 60_000;
+                Segment::new(5000, server.address, ACK).at(at, acknowledges).with(chunk).frame()
+            })
+            .collect();
+        raw.wire.send_all(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut got = vec![0; 60_000];
+        stream.read_exact(&mut got).unwrap();
+        raw.barrier();
+        assert!(runtime.stop_reason().is_none(), "{:?}", runtime.stop_reason());
+        stream.set_nonblocking(true).unwrap();
+        while let Ok(1..) = stream.read(&mut vec![0; 1 << 16]).inspect(|n| {
+            got.resize(got.len() + n, 0);
+        }) {}
+        assert!(got.len() <= bytes.len());
+    }
+}
+
 // --- Bulk --------------------------------------------------------------------------------------
 
 fn host_sends(mut stream: TcpStream, len: usize) -> thread::JoinHandle<TcpStream> {
