@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::error::{ConfigError, StartError};
+use crate::policy::Policy;
 use crate::queues::{self, NetworkFrameQueues};
 use crate::runtime::Runtime;
 use crate::sync::Arc;
@@ -102,6 +103,7 @@ pub(crate) struct Config {
     pub(crate) offload: Offload,
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
+    pub(crate) policy: Policy,
     pub(crate) limits: Limits,
 }
 
@@ -134,6 +136,7 @@ impl Default for Builder {
             offload: Offload::None,
             overflow: Overflow::Backpressure,
             host_loopback: false,
+            policy: Policy::default(),
             limits: Limits::default(),
         })
     }
@@ -204,6 +207,12 @@ impl Builder {
         self
     }
 
+    /// Where the guest may go. By default everywhere, but for what the [floor](Policy#the-floor) denies.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.0.policy = policy;
+        self
+    }
+
     /// The bounds of what the guest can make the host spend.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
@@ -259,6 +268,7 @@ impl Builder {
         }
         check_ipv4(config)?;
         check_ipv6(config)?;
+        config.policy.check().map_err(ConfigError::Policy)?;
         check_limits(&config.limits)
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::policy::PolicyError;
+
 /// The VMM broke the stream's framing. There is no way back into step, so the link ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,6 +113,8 @@ pub enum ConfigError {
     Ipv4,
     /// As [`Ipv4`](Self::Ipv4), for the IPv6 addresses.
     Ipv6,
+    /// The policy cannot be enforced.
+    Policy(PolicyError),
     /// A limit is zero or above its bound: its name.
     Limit(&'static str),
 }
@@ -129,6 +133,7 @@ impl fmt::Display for ConfigError {
             Self::Ipv6 => f.write_str(
                 "the IPv6 addresses of guest and gateway must be two different unicast addresses of one prefix",
             ),
+            Self::Policy(error) => write!(f, "the policy: {error}"),
             Self::Limit(name) => write!(f, "the limit {name} is out of its range"),
         }
     }

@@ -60,6 +60,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::StopReason;
 use crate::metrics::Counters;
+use crate::policy::Compiled;
 use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
 
@@ -135,7 +136,10 @@ impl Gateway {
         // Flows end here whatever their destination; classify has decided which may.
         interface.set_any_ip(true);
         let network = Network::new(config, interface);
-        let egress = Egress::default();
+        let policy = Compiled::new(&config.policy).map_err(io::Error::other)?;
+        let egress =
+            Egress::new(policy, &control.events, Arc::clone(&counters), poll.registry())
+                .map_err(|error| io::Error::new(error.kind(), format!("rtnetlink: {error}")))?;
         let started = time::Instant::now();
         Ok(Self { queues, counters, link, poll, egress, network, control, halves, started })
     }
@@ -184,6 +188,7 @@ impl Gateway {
             match (Source::of(event.token()), &mut self.halves) {
                 (Some(Source::Bell) | None, _) => {}
                 (Some(Source::Stream), Some(halves)) => halves.readable(),
+                (Some(Source::Addresses), _) => self.egress.addresses_changed(now(self.started)),
                 (Some(source), _) => self.network.host_event(source, event),
             }
         }

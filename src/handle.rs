@@ -1,11 +1,13 @@
 //! A running network in the hands of other threads: what can be asked of it, and changed, while it runs.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::control::{Command, Control, ControlError};
 use crate::metrics::{Counters, Stats};
+use crate::policy::{Compiled, LiveFlows, Policy, PolicyEvents};
 use crate::sync::Arc;
 
 /// Asks and changes a running network, from any thread, also while one is in
@@ -65,6 +67,24 @@ impl RuntimeHandle {
     /// The counters at this moment.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// Puts another policy in force, within a turn of the poll loop. On return it decides.
+    ///
+    /// # Errors
+    /// The policy cannot be enforced, the network has stopped, or the host is out of descriptors.
+    pub fn set_policy(&self, policy: &Policy, live: LiveFlows) -> Result<(), ControlError> {
+        // Indexed here: the poll loop only takes it over.
+        let policy = Box::new(Compiled::new(policy).map_err(ControlError::Policy)?);
+        self.control.call(|answer| Command::SetPolicy(policy, live, answer))
+    }
+
+    /// The decisions of the policy from now on, for one reader at a time: `None` while there is another.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub fn policy_events(&self) -> io::Result<Option<PolicyEvents>> {
+        self.control.events.reader()
     }
 
     /// The flows at this moment, in no order. Costs the poll loop about 100 ns for each.

@@ -85,6 +85,8 @@ mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
+mod policy;
+#[cfg(feature = "runtime")]
 mod runtime;
 #[cfg(feature = "runtime")]
 mod wire;
@@ -104,6 +106,11 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use policy::{
+    Action, Attempt, Because, Floor, HostName, IpNet, LiveFlows, MAX_RULES, ParseRuleError, Policy,
+    PolicyError, PolicyEvent, PolicyEvents, Rule, Target,
+};
 #[cfg(feature = "runtime")]
 pub use runtime::Runtime;
 

@@ -162,6 +162,20 @@ counters! {
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.
     neighbor_replies,
+    /// Flows, destinations and names that the policy allowed.
+    policy_allowed,
+    /// Flows, destinations and names that the policy denied.
+    policy_denied,
+    /// Those of them that were the gateway's address, without host loopback.
+    denied_host_loopback,
+    /// Those of them that were an address of the host.
+    denied_host_address,
+    /// Those of them that were a cloud's metadata service.
+    denied_metadata,
+    /// Names that DNS gave to addresses and that gave way to newer ones before their TTL was over.
+    policy_names_evicted,
+    /// Events of the policy that their reader was too slow for.
+    policy_events_lost,
     /// Turns of the poll loop.
     turns,
 }

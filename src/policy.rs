@@ -14,10 +14,13 @@ use std::ops::RangeInclusive;
 
 pub use ipnet::IpNet;
 
+use crate::handle::Protocol;
+
 pub(crate) use self::compiled::{Compiled, Pattern};
 pub(crate) use self::event::{EventHub, EventSource};
 pub(crate) use self::floor::{floor_v4, floor_v6, is_metadata_name};
-pub(crate) use self::forms::{is_v4_in_v6, meanings};
+pub(crate) use self::forms::{Meaning, is_v4_in_v6, meanings};
+pub(crate) use self::name::normal;
 
 pub use self::event::{Attempt, PolicyEvent, PolicyEvents};
 pub use self::name::HostName;
@@ -34,17 +37,6 @@ pub enum Action {
     /// Denies it: the guest is told that this is prohibited (RFC 1812 section 5.2.7.1, ICMP code 13;
     /// RFC 4443 section 3.1, ICMPv6 code 1).
     Deny,
-}
-
-/// The protocols that the gateway forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP connections that the guest opens.
-    Tcp,
-    /// UDP datagrams of the guest.
-    Udp,
-    /// Echo requests, ICMP and ICMPv6.
-    Icmp,
 }
 
 /// Where a rule's destinations are.

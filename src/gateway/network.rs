@@ -10,6 +10,7 @@ use super::token::Source;
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
+use crate::policy::LiveFlows;
 
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
@@ -44,6 +45,13 @@ impl Network {
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
+            Command::SetPolicy(policy, live, answer) => {
+                turn.egress.set_policy(policy, live);
+                if live == LiveFlows::Recheck {
+                    self.flows.recheck(turn);
+                }
+                answer.give(());
+            }
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
         }
     }

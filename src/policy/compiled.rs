@@ -19,7 +19,8 @@ use super::name::{normal, suffixes};
 use super::nets::{Nets, earlier};
 use super::parse::canonical;
 use super::ports::{Part, Ports};
-use super::{Action, Because, Floor, Policy, PolicyError, Protocol, Rule, Target, is_metadata_name};
+use super::{Action, Because, Floor, Policy, PolicyError, Rule, Target, is_metadata_name};
+use crate::handle::Protocol;
 
 /// A name or a suffix that rules mention: its place among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -190,6 +191,14 @@ fn bounds(net: IpNet) -> (u128, u128) {
     match net {
         IpNet::V4(net) => (bits_v4(net.network()), bits_v4(net.broadcast())),
         IpNet::V6(net) => (bits_v6(net.network()), bits_v6(net.broadcast())),
+    }
+}
+
+/// The default policy.
+#[cfg(any(fuzzing, test))]
+impl Default for Compiled {
+    fn default() -> Self {
+        Self::new(&Policy::default()).unwrap_or_else(|_| unreachable!("it has no rules"))
     }
 }
 

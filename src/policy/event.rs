@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fmt, io};
 
-use super::{Action, Because, Protocol};
+use super::{Action, Because};
+use crate::handle::Protocol;
 use crate::sync::{Arc, ArrayQueue, AtomicU32, Ordering, SetOnce};
 use crate::wake::WakePipe;
 
@@ -91,10 +92,8 @@ impl EventHub {
     /// The reader; `None` while there is another.
     pub(crate) fn reader(self: &Arc<Self>) -> io::Result<Option<PolicyEvents>> {
         if self.channel.get().is_none() {
-            self.channel.set(Channel {
-                queue: ArrayQueue::new(EVENTS),
-                bell: WakePipe::try_new()?,
-            });
+            self.channel
+                .set(Channel { queue: ArrayQueue::new(EVENTS), bell: WakePipe::try_new()? });
         }
         // A gateway that closes after this exchange finds the channel; one that closed before it is found
         // here: all changes of the word stand in one order.

@@ -40,7 +40,7 @@ impl fmt::Display for HostName {
 }
 
 /// The form in which names are compared, or `None` if no rule could mention this one.
-pub(super) fn normal(name: &str) -> Option<Box<str>> {
+pub(crate) fn normal(name: &str) -> Option<Box<str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let label = |label: &str| {
         (1..=63).contains(&label.len())

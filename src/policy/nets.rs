@@ -1,7 +1,7 @@
 //! The rules of prefixes: those that contain an address, found without looking at the others.
 
-use super::Protocol;
 use super::ports::{Part, Ports};
+use crate::handle::Protocol;
 
 /// Prefixes of one address family, with their rules. Two prefixes are disjoint or one contains the other,
 /// so those that contain an address are one prefix and those around it: 33 at the most for IPv4 and 129

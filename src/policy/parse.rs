@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Action, Protocol, Rule, Target};
+use super::{Action, Rule, Target};
+use crate::handle::Protocol;
 
 /// What is wrong with the text of a rule, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::RangeInclusive;
 
-use super::Protocol;
+use crate::handle::Protocol;
 
 /// Which of the rules of one target comes first, for every protocol and port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -60,7 +60,8 @@ impl Names {
                 }
                 None => {
                     if learned.len() >= PATTERNS
-                        && let Some(at) = (0..learned.len()).min_by_key(|at| learned.get(*at).map(|it| it.until))
+                        && let Some(at) =
+                            (0..learned.len()).min_by_key(|at| learned.get(*at).map(|it| it.until))
                     {
                         let old = learned.swap_remove(at);
                         self.ends.remove(&(old.until, address, old.pattern));
@@ -115,12 +116,10 @@ impl Names {
             let mut kept: Vec<Learned> = Vec::new();
             for Learned { until, name, .. } in learned {
                 for pattern in policy.patterns_of(&name) {
-                    match kept.iter_mut().find(|known| known.pattern == pattern) {
-                        Some(known) => known.until = known.until.max(until),
-                        None if kept.len() < PATTERNS => {
-                            kept.push(Learned { pattern, until, name: Arc::clone(&name) });
-                        }
-                        None => {}
+                    if let Some(known) = kept.iter_mut().find(|known| known.pattern == pattern) {
+                        known.until = known.until.max(until);
+                    } else if kept.len() < PATTERNS {
+                        kept.push(Learned { pattern, until, name: Arc::clone(&name) });
                     }
                 }
             }
