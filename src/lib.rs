@@ -25,6 +25,7 @@
 //! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
 //! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
 //! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
+//! | `policy` | [`Policy`]: where the guest may go; rules, floor, names, events |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
 //! | [`Runtime`] | starts the threads, stops them, says why they stopped |
 //!

@@ -92,6 +92,10 @@ pub struct Rule {
 /// guest learns elsewhere matches no name. A name rule holds for addresses, not for what is spoken: a host
 /// that shares the address of an allowed one can be reached as well.
 ///
+/// A `deny` by name keeps names from being resolved, and the addresses that were given for it, for as long as
+/// that holds; an address that the guest knows from elsewhere it does not cover. To confine a guest, allow
+/// names and deny the rest.
+///
 /// Who controls a name that is allowed chooses its addresses, the private ones of the host's networks among
 /// them: deny those first, with rules such as `deny 10.0.0.0/8`, where names outside are allowed.
 ///

@@ -108,7 +108,7 @@ impl Egress {
     /// Whether the forwarder may ask its upstream for this name. Not to be asked for the records that the
     /// gateway has itself. Counts the decision, and tells who observes.
     #[allow(dead_code)] // until DNS is forwarded
-    pub(crate) fn may_resolve(&mut self, name: &str) -> bool {
+    pub(crate) fn may_resolve(&self, name: &str) -> bool {
         let (action, because) = self.policy.may_resolve(name);
         self.tally(action, because);
         if self.events.is_read() {
@@ -217,13 +217,7 @@ impl Egress {
         })
     }
 
-    fn count(
-        &mut self,
-        protocol: Protocol,
-        remote: SocketAddr,
-        decision: Decision,
-        because: Because,
-    ) {
+    fn count(&self, protocol: Protocol, remote: SocketAddr, decision: Decision, because: Because) {
         let verdict = match decision {
             Decision::Connect(_) => Action::Allow,
             Decision::Refuse | Decision::Deny => Action::Deny,
@@ -248,7 +242,7 @@ impl Egress {
         }
     }
 
-    fn tell(&mut self, verdict: Action, attempt: Attempt, because: Because) {
+    fn tell(&self, verdict: Action, attempt: Attempt, because: Because) {
         if !self.events.push(verdict, attempt, because) {
             self.counters.policy_events_lost.add(1);
         }

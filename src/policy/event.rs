@@ -1,5 +1,6 @@
 //! Decisions, for the embedder to see: a bounded queue beside the path of the packets.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fmt, io};
@@ -114,12 +115,12 @@ impl EventHub {
 #[derive(Debug)]
 pub(crate) struct EventSource {
     hub: Arc<EventHub>,
-    lost: u64,
+    lost: Cell<u64>,
 }
 
 impl EventSource {
     pub(crate) fn new(hub: &Arc<EventHub>) -> Self {
-        Self { hub: Arc::clone(hub), lost: 0 }
+        Self { hub: Arc::clone(hub), lost: Cell::new(0) }
     }
 
     /// Whether anybody reads; without a reader an event costs this question.
@@ -128,11 +129,11 @@ impl EventSource {
     }
 
     /// Publishes an event; `false` if it was lost.
-    pub(crate) fn push(&mut self, verdict: Action, attempt: Attempt, because: Because) -> bool {
+    pub(crate) fn push(&self, verdict: Action, attempt: Attempt, because: Because) -> bool {
         let Some(channel) = self.hub.channel.get() else { return true };
-        let event = PolicyEvent { verdict, attempt, because, lost: self.lost };
+        let event = PolicyEvent { verdict, attempt, because, lost: self.lost.get() };
         let kept = channel.queue.push(event).is_ok();
-        self.lost = if kept { 0 } else { self.lost + 1 };
+        self.lost.set(if kept { 0 } else { self.lost.get() + 1 });
         channel.bell.wake();
         kept
     }

@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use framegate::{Builder, MacAddress, Offload, Overflow};
 
+use crate::egress_args::Egress;
+
 /// The network of a microVM guest: no root, no tap device, no kernel module.
 #[derive(Debug, Parser)]
 #[command(name = "framegate", version, propagate_version = true)]
@@ -83,6 +85,9 @@ pub(crate) struct Serve {
     /// service that listens there.
     #[arg(long)]
     host_loopback: bool,
+
+    #[command(flatten)]
+    egress: Egress,
 }
 
 /// `framegate demo`
@@ -102,7 +107,8 @@ impl Serve {
             .mtu(self.mtu)
             .offload(self.offload.into())
             .overflow(self.overflow.into())
-            .host_loopback(self.host_loopback);
+            .host_loopback(self.host_loopback)
+            .policy(self.egress.0.clone());
         let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
@@ -266,6 +272,8 @@ impl From<OverflowName> for Overflow {
 
 #[cfg(test)]
 mod tests {
+    use framegate::{Action, Policy};
+
     use super::*;
 
     fn serve(options: &str) -> Result<Serve, String> {
@@ -316,7 +324,11 @@ mod tests {
         let options = "--guest-ip 10.0.0.2/24 --gateway-ip 10.0.0.1 --guest-ip6 fd00::2/64 \
                        --gateway-ip6 fd00::1 --guest-mac 02:00:00:00:00:02 \
                        --gateway-mac 02:00:00:00:00:01 --offload jumbo --mtu 65520 \
-                       --overflow drop --host-loopback";
+                       --overflow drop --host-loopback --deny tcp:*:25 --allow .example.com \
+                       --deny 10.0.0.0/8 --egress deny --host-addresses";
+        let policy = ["deny tcp:*:25", "allow .example.com", "deny 10.0.0.0/8"]
+            .into_iter()
+            .fold(Policy::new(Action::Deny), |policy, rule| policy.rule(rule.parse().unwrap()));
         let expected = Builder::default()
             .guest_ipv4(Ipv4Addr::new(10, 0, 0, 2), 24)
             .gateway_ipv4(Ipv4Addr::new(10, 0, 0, 1))
@@ -327,7 +339,8 @@ mod tests {
             .offload(Offload::Jumbo)
             .mtu(65_520)
             .overflow(Overflow::Drop)
-            .host_loopback(true);
+            .host_loopback(true)
+            .policy(policy.host_addresses(true));
         let builder = serve(options).unwrap().builder();
         assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
     }
@@ -360,6 +373,9 @@ mod tests {
             "--guest-mac 02",
             "--no-such-option",
             "--once --once",
+            "--allow 10.0.0.0/33",
+            "--deny icmp:*:8",
+            "--egress maybe",
         ] {
             let why = serve(wrong).unwrap_err();
             assert!(!why.contains('\n') && !why.is_empty(), "{why}");

@@ -1,7 +1,7 @@
 //! The host's own addresses, followed as they change (rtnetlink(7)).
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
@@ -107,10 +107,16 @@ fn read() -> io::Result<Vec<IpAddr>> {
         all.extend(address);
         all.extend(interface.broadcast.as_ref().and_then(ip));
         let mask = interface.netmask.as_ref().and_then(ip);
-        if let (Some(IpAddr::V6(address)), Some(IpAddr::V6(mask))) = (address, mask)
-            && u128::from(mask) != u128::MAX
-        {
-            all.push(Ipv6Addr::from(u128::from(address) & u128::from(mask)).into());
+        match (address, mask) {
+            (Some(IpAddr::V6(address)), Some(IpAddr::V6(mask))) => {
+                all.push(Ipv6Addr::from_bits(address.to_bits() & mask.to_bits()).into());
+            }
+            // The routing table has the broadcast address, whether or not the interface names it. A
+            // prefix of 31 has none (RFC 3021).
+            (Some(IpAddr::V4(address)), Some(IpAddr::V4(mask))) if mask.to_bits() & 2 == 0 => {
+                all.push(Ipv4Addr::from_bits(address.to_bits() | !mask.to_bits()).into());
+            }
+            _ => {}
         }
     }
     all.sort_unstable();

@@ -9,7 +9,7 @@ fn query(n: usize) -> Attempt {
 #[test]
 fn events_come_in_order_and_the_lost_are_counted() {
     let hub = EventHub::new();
-    let mut source = EventSource::new(&hub);
+    let source = EventSource::new(&hub);
     assert!(!source.is_read());
     let mut reader = hub.reader().unwrap().unwrap();
     assert!(hub.reader().unwrap().is_none(), "one reader at a time");
@@ -36,7 +36,7 @@ fn events_come_in_order_and_the_lost_are_counted() {
 #[test]
 fn a_reader_that_waits_gets_every_event_and_the_end() {
     let hub = EventHub::new();
-    let mut source = EventSource::new(&hub);
+    let source = EventSource::new(&hub);
     let mut reader = hub.reader().unwrap().unwrap();
     let reading = thread::spawn(move || {
         let mut seen = 0;
@@ -65,7 +65,7 @@ fn a_reader_that_waits_gets_every_event_and_the_end() {
 #[test]
 fn the_descriptor_is_readable_when_an_event_came() {
     let hub = EventHub::new();
-    let mut source = EventSource::new(&hub);
+    let source = EventSource::new(&hub);
     let mut reader = hub.reader().unwrap().unwrap();
     let is_readable = |reader: &PolicyEvents| {
         use std::os::fd::AsRawFd;
