@@ -91,7 +91,7 @@ impl Runtime {
         let counters = Arc::clone(&self.counters);
         let control = Arc::clone(&self.control);
         let gateway = Gateway::new(config, queues, counters, halves, control)
-            .map_err(|error| StartError::Host("epoll", error))?;
+            .map_err(|error| StartError::Host("epoll or rtnetlink", error))?;
         self.spawn("framegate-poll", move || gateway.run())
     }
 
