@@ -137,9 +137,7 @@ impl Gateway {
         interface.set_any_ip(true);
         let network = Network::new(config, interface);
         let policy = Compiled::new(&config.policy).map_err(io::Error::other)?;
-        let egress =
-            Egress::new(policy, &control.events, Arc::clone(&counters), poll.registry())
-                .map_err(|error| io::Error::new(error.kind(), format!("rtnetlink: {error}")))?;
+        let egress = Egress::new(policy, &control.events, Arc::clone(&counters), poll.registry())?;
         let started = time::Instant::now();
         Ok(Self { queues, counters, link, poll, egress, network, control, halves, started })
     }
