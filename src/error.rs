@@ -111,6 +111,8 @@ pub enum ConfigError {
     Ipv4,
     /// As [`Ipv4`](Self::Ipv4), for the IPv6 addresses.
     Ipv6,
+    /// There is no DNS server to ask, or a record has no host name: which.
+    Dns(String),
     /// A limit is zero or above its bound: its name.
     Limit(&'static str),
 }
@@ -129,6 +131,7 @@ impl fmt::Display for ConfigError {
             Self::Ipv6 => f.write_str(
                 "the IPv6 addresses of guest and gateway must be two different unicast addresses of one prefix",
             ),
+            Self::Dns(what) => write!(f, "DNS cannot be served so: {what}"),
             Self::Limit(name) => write!(f, "the limit {name} is out of its range"),
         }
     }

@@ -20,6 +20,7 @@ mod check;
 mod classify;
 mod datagram;
 mod device;
+mod dns;
 mod egress;
 mod end;
 mod flow;
@@ -65,6 +66,7 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+pub(crate) use self::dns::is_host_name;
 pub(crate) use self::halves::Halves;
 
 /// Frames that one turn takes from the queue.

@@ -67,6 +67,12 @@ drop_reasons! {
     HostTimedOut => "host_timed_out",
     /// A host resource ran out: descriptors, ports, memory.
     HostResource => "host_resource",
+    /// A DNS message that is no query, or none that can be read.
+    Dns => "dns",
+    /// The policy denies the name: the guest is told that there is none.
+    DnsName => "dns_name",
+    /// The limit on DNS queries under way, or on connections to the DNS forwarder.
+    DnsLimit => "dns_limit",
     /// The limit on flows.
     FlowLimit => "flow_limit",
     /// The limit on half-open flows.
@@ -162,6 +168,21 @@ counters! {
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.
     neighbor_replies,
+    /// DNS queries of the guest.
+    dns_queries,
+    /// Answers given to them.
+    dns_answers,
+    /// Those of them that the gateway gave from what it knows: its own names, and names that the policy
+    /// denies.
+    dns_local,
+    /// Those of them that were SERVFAIL because no upstream has answered or could be asked.
+    dns_failures,
+    /// Datagrams that repeated a query under way.
+    dns_repeated,
+    /// Times that an upstream was silent for so long that another was asked too.
+    dns_timeouts,
+    /// Datagrams of an upstream that were no answer to what it was asked.
+    dns_mismatched,
     /// Turns of the poll loop.
     turns,
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use smoltcp::time::Instant;
 
+use super::dns::Address;
 use super::link::Link;
 use super::policy::{self, Decision};
 use crate::handle::Protocol;
@@ -27,6 +28,14 @@ impl Egress {
     ) -> Decision {
         policy::decide(remote, link)
     }
+
+    /// Whether the guest may learn what this name stands for.
+    pub(crate) fn may_resolve(&self, _name: &str) -> bool {
+        true
+    }
+
+    /// The guest is about to be told these addresses of the name that it asked for.
+    pub(crate) fn learn(&mut self, _question: &str, _answers: &[Address], _now: Instant) {}
 
     #[allow(dead_code)] // until datagrams are carried
     /// Changes whenever an earlier decision may no longer hold.
