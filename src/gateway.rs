@@ -27,7 +27,9 @@ mod icmp;
 mod link;
 mod mss;
 mod neighbor;
+mod packet;
 mod policy;
+mod reassembly;
 mod reset;
 #[cfg(test)]
 mod testing;

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use smoltcp::wire::EthernetAddress;
 
+use super::icmp::ErrorLimit;
+use super::packet::Identification;
 use crate::config::Config;
 
 /// The addresses and sizes of one link.
@@ -24,6 +26,8 @@ pub(crate) struct Link {
     /// Whether the consumer of `host_to_guest` cuts super-segments; the bridge's writer does.
     pub(crate) cuts: bool,
     pub(crate) host_loopback: bool,
+    pub(crate) identification: Identification,
+    pub(crate) icmp_errors: ErrorLimit,
 }
 
 impl Link {
@@ -42,6 +46,8 @@ impl Link {
             mtu: config.mtu,
             cuts,
             host_loopback: config.host_loopback,
+            identification: Identification::default(),
+            icmp_errors: ErrorLimit::default(),
         }
     }
 
