@@ -14,10 +14,14 @@
 //! no more.
 
 mod answer;
+mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;
 mod classify;
+mod datagram;
 mod device;
+mod egress;
+mod end;
 mod flow;
 mod flows;
 mod frame;
@@ -27,6 +31,7 @@ mod icmp;
 mod link;
 mod mss;
 mod neighbor;
+mod network;
 mod packet;
 mod policy;
 mod reassembly;
@@ -34,6 +39,7 @@ mod reset;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod token;
 mod windows;
 
 use std::io;
@@ -41,16 +47,19 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll};
 use smoltcp::iface::{Config as InterfaceConfig, Interface};
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
 
 use self::device::Outlet;
-use self::flows::{Flows, Turn};
-use self::frame::handle;
+use self::egress::Egress;
+use self::flows::Turn;
 use self::link::Link;
+use self::network::Network;
+use self::token::Source;
 use crate::config::Config;
+use crate::control::Control;
 use crate::error::StopReason;
 use crate::metrics::Counters;
 use crate::queues::NetworkFrameQueues;
@@ -66,13 +75,11 @@ const FRAMES: usize = 256;
 const STREAM_FRAMES: usize = 1024;
 /// Bytes that one turn takes from the stream, give or take a batch.
 const BYTES: usize = 2 << 20;
-/// Services of flows in one turn; each moves 256 KiB in each direction at the most.
-const SERVICES: usize = 64;
 /// Events that one wait returns.
 const EVENTS: usize = 256;
 
-const BELL: Token = Token(usize::MAX);
-const STREAM: Token = Token(usize::MAX - 1);
+/// Commands of other threads that one turn carries out.
+const COMMANDS: usize = 64;
 
 /// The poll loop of one NIC.
 pub(crate) struct Gateway {
@@ -80,7 +87,9 @@ pub(crate) struct Gateway {
     counters: Arc<Counters>,
     link: Link,
     poll: Poll,
-    flows: Flows,
+    egress: Egress,
+    network: Network,
+    control: Arc<Control>,
     /// The ends of the VMM's stream; `None` if the embedder moves the frames.
     halves: Option<Halves>,
     started: time::Instant,
@@ -105,16 +114,17 @@ impl Gateway {
         queues: Arc<NetworkFrameQueues>,
         counters: Arc<Counters>,
         halves: Option<Halves>,
+        control: Arc<Control>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         // Edge-triggered and never read: see `wake`, "Level, edge and the token".
         poll.registry().register(
             &mut SourceFd(&queues.guest_wake.as_fd().as_raw_fd()),
-            BELL,
+            Source::Bell.into(),
             Interest::READABLE,
         )?;
         if let Some(halves) = &halves {
-            halves.watch(poll.registry(), STREAM)?;
+            halves.watch(poll.registry(), Source::Stream.into())?;
         }
         let link = Link::new(config, halves.is_some());
         let mut interface_config = InterfaceConfig::new(HardwareAddress::Ip);
@@ -126,8 +136,10 @@ impl Gateway {
             Interface::new(interface_config, &mut device::Capabilities, Instant::ZERO);
         // Flows end here whatever their destination; classify has decided which may.
         interface.set_any_ip(true);
-        let flows = Flows::new(config.limits.clone(), interface);
-        Ok(Self { queues, counters, link, poll, flows, halves, started: time::Instant::now() })
+        let network = Network::new(config, interface);
+        let egress = Egress::default();
+        let started = time::Instant::now();
+        Ok(Self { queues, counters, link, poll, egress, network, control, halves, started })
     }
 
     /// Runs until shutdown, or until the link ends or the host fails us.
@@ -136,7 +148,7 @@ impl Gateway {
         loop {
             let wakes = self.queues.guest_wake.take();
             if wakes.space() {
-                self.flows.room_to_guest();
+                self.network.room_to_guest();
             }
             if let Err(error) = self.dispatch(&events) {
                 return StopReason::HostFault("watch the stream", error.kind());
@@ -147,11 +159,12 @@ impl Gateway {
                 _ => wakes.is_down().then_some(StopReason::Requested),
             };
             if let Some(reason) = reason {
-                self.flows.close_all(&self.counters);
+                self.network.close_all(&self.counters);
                 return reason;
             }
             let has_work = matches!(ended, Ended::OverBudget)
-                || self.flows.has_work()
+                || self.network.has_work()
+                || !self.control.is_empty()
                 || self.halves.as_ref().is_some_and(Halves::may_receive);
             let timeout = if has_work || !self.queues.guest_wake.arm() {
                 Some(time::Duration::ZERO)
@@ -170,21 +183,21 @@ impl Gateway {
     /// Notes what the kernel has said, and takes back the ends of the stream that are free.
     fn dispatch(&mut self, events: &Events) -> io::Result<()> {
         for event in events {
-            match (event.token(), &mut self.halves) {
-                (BELL, _) => {}
-                (STREAM, Some(halves)) => halves.readable(),
-                _ => self.flows.host_event(event),
+            match (Source::of(event.token()), &mut self.halves) {
+                (Some(Source::Bell) | None, _) => {}
+                (Some(Source::Stream), Some(halves)) => halves.readable(),
+                (Some(source), _) => self.network.host_event(source, event),
             }
         }
         match &mut self.halves {
-            Some(halves) => halves.reclaim(self.poll.registry(), STREAM),
+            Some(halves) => halves.reclaim(self.poll.registry(), Source::Stream.into()),
             None => Ok(()),
         }
     }
 
     /// Steps 2 to 4.
     fn turn(&mut self, is_down: bool) -> Ended {
-        let Self { queues, counters, link, poll, flows, halves, started } = self;
+        let Self { queues, counters, link, poll, egress, network, control, halves, started } = self;
         counters.turns.add(1);
         let mut outlet = Outlet { queues, batch: queues.push_to_guest(), counters };
         let mut turn = Turn {
@@ -192,15 +205,19 @@ impl Gateway {
             outlet: &mut outlet,
             registry: poll.registry(),
             counters,
+            egress,
             now: now(*started),
         };
         // What was pushed before the shutdown, and no more: the other side may never stop.
         let frames = if is_down { queues.guest_to_host.len() } else { FRAMES };
-        let mut ended = from_queue(queues, frames, flows, &mut turn);
+        let mut ended = from_queue(queues, frames, network, &mut turn);
         if let (Ended::Drained, Some(halves), false) = (&ended, &mut *halves, is_down) {
-            ended = from_stream(halves, flows, &mut turn);
+            ended = from_stream(halves, network, &mut turn);
         }
-        flows.serve(SERVICES, &mut turn);
+        for command in std::iter::from_fn(|| control.next()).take(COMMANDS) {
+            network.command(command, &mut turn);
+        }
+        network.serve(&mut turn);
         let Some(halves) = halves else { return ended };
         if halves.has_sender() {
             // Nobody need be woken: the queue is drained here.
@@ -214,9 +231,16 @@ impl Gateway {
     }
 
     fn until_next_deadline(&self) -> Option<time::Duration> {
-        let at = self.flows.next_deadline()?;
+        let at = self.network.next_deadline()?;
         let now = now(self.started);
         Some(if at > now { (at - now).into() } else { time::Duration::ZERO })
+    }
+}
+
+/// However the poll loop leaves, nobody waits for its answer.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.control.close();
     }
 }
 
@@ -229,13 +253,13 @@ fn now(started: time::Instant) -> Instant {
 fn from_queue(
     queues: &NetworkFrameQueues,
     frames: usize,
-    flows: &mut Flows,
+    network: &mut Network,
     turn: &mut Turn<'_, '_>,
 ) -> Ended {
     let mut source = queues.drain_from_guest();
     for _ in 0..frames {
         let Some(frame) = source.pop() else { return Ended::Drained };
-        if let Some(buffer) = handle(frame, flows, turn) {
+        if let Some(buffer) = network.handle(frame, turn) {
             queues.recycle(buffer);
         }
     }
@@ -243,7 +267,7 @@ fn from_queue(
 }
 
 /// Handles what the stream has, while the poll loop has the receive half.
-fn from_stream(halves: &mut Halves, flows: &mut Flows, turn: &mut Turn<'_, '_>) -> Ended {
+fn from_stream(halves: &mut Halves, network: &mut Network, turn: &mut Turn<'_, '_>) -> Ended {
     let mut frames = 0;
     let mut bytes = 0;
     while frames < STREAM_FRAMES && bytes < BYTES {
@@ -255,7 +279,7 @@ fn from_stream(halves: &mut Halves, flows: &mut Flows, turn: &mut Turn<'_, '_>) 
         for frame in receiver.frames().drain(..) {
             frames += 1;
             bytes += frame.len();
-            if let Some(buffer) = handle(frame, flows, turn) {
+            if let Some(buffer) = network.handle(frame, turn) {
                 turn.outlet.queues.recycle(buffer);
             }
         }

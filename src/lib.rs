@@ -75,9 +75,13 @@ mod bridge;
 #[cfg(feature = "runtime")]
 mod config;
 #[cfg(feature = "runtime")]
+mod control;
+#[cfg(feature = "runtime")]
 mod error;
 #[cfg(feature = "runtime")]
 mod gateway;
+#[cfg(feature = "runtime")]
+mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
@@ -93,7 +97,11 @@ pub use wake::{WakePipe, Wakes};
 #[cfg(feature = "runtime")]
 pub use config::{Builder, Limits, MacAddress, Offload, Overflow};
 #[cfg(feature = "runtime")]
+pub use control::ControlError;
+#[cfg(feature = "runtime")]
 pub use error::{ConfigError, FramingViolation, StartError, StopReason};
+#[cfg(feature = "runtime")]
+pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
 #[cfg(feature = "runtime")]

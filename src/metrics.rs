@@ -60,6 +60,8 @@ drop_reasons! {
     NoFlow => "no_flow",
     /// TCP flags that contradict each other, or a port of zero.
     TcpFlags => "tcp_flags",
+    /// A UDP port of zero.
+    UdpPort => "udp_port",
     /// The policy denies the destination.
     Policy => "policy",
     /// The host refused the connection.

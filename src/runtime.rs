@@ -10,8 +10,10 @@ use tracing::{debug, error};
 
 use crate::bridge::{self, HandOver, Reader, Receiver, Sender, Writer};
 use crate::config::{Builder, Config};
+use crate::control::Control;
 use crate::error::{StartError, StopReason};
 use crate::gateway::{Gateway, Halves};
+use crate::handle::RuntimeHandle;
 use crate::metrics::{Counters, Stats, StatsReader};
 use crate::queues::NetworkFrameQueues;
 use crate::sync::{Arc, SetOnce};
@@ -25,6 +27,7 @@ pub struct Runtime {
     counters: Arc<Counters>,
     /// Why the first thread left; the others left because of it.
     reason: Arc<SetOnce<StopReason>>,
+    control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
     _stream: Option<Arc<UnixStream>>,
 }
@@ -74,6 +77,7 @@ impl Runtime {
 
     fn new(queues: Arc<NetworkFrameQueues>, stream: Option<Arc<UnixStream>>) -> Self {
         Self {
+            control: Control::new(queues.relay_wake.clone()),
             queues,
             counters: Arc::default(),
             reason: Arc::new(SetOnce::new()),
@@ -84,7 +88,9 @@ impl Runtime {
 
     fn spawn_gateway(&mut self, config: &Config, halves: Option<Halves>) -> Result<(), StartError> {
         let queues = Arc::clone(&self.queues);
-        let gateway = Gateway::new(config, queues, Arc::clone(&self.counters), halves)
+        let counters = Arc::clone(&self.counters);
+        let control = Arc::clone(&self.control);
+        let gateway = Gateway::new(config, queues, counters, halves, control)
             .map_err(|error| StartError::Host("epoll", error))?;
         self.spawn("framegate-poll", move || gateway.run())
     }
@@ -130,6 +136,11 @@ impl Runtime {
     /// Reads the counters from other threads, also while one is in [`wait`](Self::wait).
     pub fn stats_reader(&self) -> StatsReader {
         StatsReader(Arc::clone(&self.counters))
+    }
+
+    /// Asks and changes the running network from other threads.
+    pub fn handle(&self) -> RuntimeHandle {
+        RuntimeHandle { control: Arc::clone(&self.control), counters: Arc::clone(&self.counters) }
     }
 
     /// Why the network has stopped, or `None` while it runs.

@@ -7,9 +7,10 @@ use smoltcp::wire::HardwareAddress;
 
 use super::classify::{Verdict, classify};
 use super::device::{self, Outlet};
-use super::flows::{Flows, Turn};
-use super::frame::handle;
+use super::egress::Egress;
+use super::flows::Turn;
 use super::link::Link;
+use super::network::Network;
 use super::{icmp, reset};
 use crate::config::Builder;
 use crate::metrics::Counters;
@@ -34,11 +35,13 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
     }
     let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
     let Ok(poll) = Poll::new() else { return };
+    let mut egress = Egress::default();
     let mut turn = Turn {
         link: &link,
         outlet: &mut outlet,
         registry: poll.registry(),
         counters: &counters,
+        egress: &mut egress,
         now: Instant::ZERO,
     };
     if matches!(verdict, Ok(Verdict::Tcp(segment)) if segment.opens) {
@@ -46,8 +49,8 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
     }
     let interface = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(interface, &mut device::Capabilities, Instant::ZERO);
-    let mut flows = Flows::new(config.limits.clone(), interface);
-    handle(data.to_vec(), &mut flows, &mut turn);
+    let mut network = Network::new(&config, interface);
+    network.handle(data.to_vec(), &mut turn);
     drop(outlet);
     let refused = counters.snapshot().drops().count();
     let mut replies = 0;

@@ -9,10 +9,14 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket,
 };
 
+use super::datagram::DatagramHead;
 use super::link::Link;
 use super::policy;
 use crate::metrics::DropReason;
 use crate::wire::ETHERNET;
+
+/// The port of a DHCP server (RFC 2131 section 4.1).
+const DHCP_SERVER: u16 = 67;
 
 /// A flow, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +36,10 @@ pub(crate) enum Verdict {
     Icmpv4 { end: usize },
     /// A TCP segment.
     Tcp(Segment),
+    /// A UDP datagram to carry on.
+    Udp(DatagramHead),
+    /// A datagram for the DHCP server, perhaps from a guest that has no address yet.
+    Dhcp(DatagramHead),
 }
 
 /// What the gateway must know of a TCP segment before smoltcp has it.
@@ -62,8 +70,8 @@ pub(crate) fn classify(frame: &[u8], link: &Link) -> Result<Verdict, DropReason>
     }
     match ethernet.ethertype() {
         EthernetProtocol::Arp => arp(ethernet.payload(), link),
-        EthernetProtocol::Ipv4 => ipv4(ethernet.payload(), to, link),
-        EthernetProtocol::Ipv6 => ipv6(ethernet.payload(), to, link),
+        EthernetProtocol::Ipv4 => ipv4(frame, ethernet.payload(), to, link),
+        EthernetProtocol::Ipv6 => ipv6(frame, ethernet.payload(), to, link),
         EthernetProtocol::Unknown(_) => Err(DropReason::EtherType),
     }
 }
@@ -93,17 +101,43 @@ fn arp(packet: &[u8], link: &Link) -> Result<Verdict, DropReason> {
     Ok(Verdict::Arp { mac: source_hardware_addr, address: source_protocol_addr })
 }
 
-fn ipv4(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, DropReason> {
+fn ipv4(
+    frame: &[u8],
+    packet: &[u8],
+    to: EthernetAddress,
+    link: &Link,
+) -> Result<Verdict, DropReason> {
     let ip = Ipv4Packet::new_checked(packet).map_err(|_| DropReason::Malformed)?;
     // RFC 1122 section 3.2.1.2. Offload leaves this checksum whole, unlike that of TCP.
     if ip.version() != 4 || !ip.verify_checksum() {
         return Err(DropReason::Malformed);
     }
     let (source, destination) = (ip.src_addr(), ip.dst_addr());
+    let end = ETHERNET + usize::from(ip.total_len());
+    let is_fragment = ip.more_frags() || ip.frag_offset() != 0;
+    let datagram = || {
+        DatagramHead::parse(
+            frame,
+            ETHERNET + usize::from(ip.header_len()),
+            end,
+            (source.into(), destination.into()),
+            ip.hop_limit(),
+            ip.dont_frag(),
+        )
+    };
+    if ip.next_header() == IpProtocol::Udp
+        && !is_fragment
+        && (source.is_unspecified() || source == link.guest_ipv4)
+        && (destination.is_broadcast() || destination == link.gateway_ipv4)
+        && let Ok(head) = datagram()
+        && head.destination.port() == DHCP_SERVER
+    {
+        return Ok(Verdict::Dhcp(head));
+    }
     if source != link.guest_ipv4 {
         return Err(DropReason::SourceAddress);
     }
-    if ip.more_frags() || ip.frag_offset() != 0 {
+    if is_fragment {
         return Err(DropReason::Fragment);
     }
     // A unicast destination in a group's frame, or the reverse, is nobody's honest traffic
@@ -111,7 +145,6 @@ fn ipv4(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, Drop
     if to != link.gateway_mac || !policy::is_forwardable_v4(destination, link) {
         return Err(DropReason::DestinationAddress);
     }
-    let end = ETHERNET + usize::from(ip.total_len());
     match ip.next_header() {
         IpProtocol::Tcp => {
             let (source, destination) = (IpAddr::V4(source), IpAddr::V4(destination));
@@ -121,11 +154,17 @@ fn ipv4(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, Drop
             Ok(Verdict::Icmpv4 { end })
         }
         IpProtocol::Icmp => Err(DropReason::Icmp),
+        IpProtocol::Udp => datagram().map(Verdict::Udp),
         _ => Err(DropReason::Protocol),
     }
 }
 
-fn ipv6(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, DropReason> {
+fn ipv6(
+    frame: &[u8],
+    packet: &[u8],
+    to: EthernetAddress,
+    link: &Link,
+) -> Result<Verdict, DropReason> {
     let ip = Ipv6Packet::new_checked(packet).map_err(|_| DropReason::Malformed)?;
     if ip.version() != 6 {
         return Err(DropReason::Malformed);
@@ -145,7 +184,7 @@ fn ipv6(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, Drop
             }
             Ok(Verdict::Icmpv6 { source, destination, hop_limit: ip.hop_limit(), end })
         }
-        IpProtocol::Tcp => {
+        IpProtocol::Tcp | IpProtocol::Udp => {
             // A router forwards nothing from a link-local source (RFC 4291 section 2.5.6).
             let forwarded = !link.is_gateway_v6(destination);
             if !link.is_guest_v6(source) || (forwarded && source.is_unicast_link_local()) {
@@ -154,7 +193,13 @@ fn ipv6(packet: &[u8], to: EthernetAddress, link: &Link) -> Result<Verdict, Drop
             if to != link.gateway_mac || !policy::is_forwardable_v6(destination, link) {
                 return Err(DropReason::DestinationAddress);
             }
-            tcp(ip.payload(), IpAddr::V6(source), IpAddr::V6(destination), end).map(Verdict::Tcp)
+            let addresses = (IpAddr::V6(source), IpAddr::V6(destination));
+            if ip.next_header() == IpProtocol::Udp {
+                let at = ETHERNET + ip.header_len();
+                return DatagramHead::parse(frame, at, end, addresses, ip.hop_limit(), true)
+                    .map(Verdict::Udp);
+            }
+            tcp(ip.payload(), addresses.0, addresses.1, end).map(Verdict::Tcp)
         }
         IpProtocol::HopByHop
         | IpProtocol::Ipv6Route

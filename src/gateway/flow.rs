@@ -19,8 +19,9 @@ use smoltcp::time::{Duration, Instant};
 
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
-use super::host::HostSocket;
+use super::end::End;
 use super::link::Link;
+use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
@@ -69,12 +70,39 @@ pub(crate) struct Flow {
     pub(crate) is_in_time_wait: bool,
     /// The flow's entry among the timers.
     pub(crate) deadline: Option<Instant>,
+    pub(crate) opened: Instant,
     pub(crate) last_activity: Instant,
+}
+
+impl Flow {
+    /// The flow as the embedder sees it.
+    pub(crate) fn info(&mut self, now: Instant) -> FlowInfo {
+        let (state, bytes_to_host, bytes_to_guest) = match &mut self.phase {
+            Phase::Connecting { .. } => (FlowState::Opening, 0, 0),
+            Phase::Open(open) => {
+                let state = match open.state() {
+                    _ if open.is_complete() => FlowState::Closing,
+                    State::SynReceived => FlowState::Opening,
+                    _ => FlowState::Open,
+                };
+                (state, open.to_host, open.to_guest)
+            }
+        };
+        FlowInfo {
+            protocol: Protocol::Tcp,
+            guest: self.key.guest,
+            remote: Some(self.key.remote),
+            state,
+            bytes_to_host,
+            bytes_to_guest,
+            age: (now - self.opened).into(),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) enum Phase {
-    Connecting { host: Option<HostSocket>, syn: Vec<u8>, segment: Segment, until: Instant },
+    Connecting { host: Option<End>, syn: Vec<u8>, segment: Segment, until: Instant },
     Open(Box<Open>),
 }
 
@@ -82,7 +110,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) socket: WindowedSocket,
-    pub(crate) host: Option<HostSocket>,
+    pub(crate) host: Option<End>,
     /// Bytes of the guest, those that came twice twice.
     pub(crate) heard: u64,
     pub(crate) to_host: u64,
@@ -144,7 +172,7 @@ enum Moved {
 }
 
 impl Open {
-    pub(crate) fn new(socket: WindowedSocket, host: Option<HostSocket>, mss: usize) -> Self {
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
         Self {
             socket,
             host,
@@ -265,7 +293,7 @@ impl Open {
 
     /// Host → guest: from the socket into smoltcp's ring.
     fn relay_to_guest(&mut self, readable: &mut bool, ended: bool) -> Moved {
-        let Some(host) = &self.host else { return Moved::Idle };
+        let Some(host) = &mut self.host else { return Moved::Idle };
         if !*readable || self.host_ended || self.host_reset {
             return Moved::Idle;
         }

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use mio::Token;
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::socket::tcp::State;
@@ -16,15 +15,19 @@ use smoltcp::wire::{IpAddress, IpListenEndpoint};
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
+use super::egress::Egress;
+use super::end::End;
 use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready};
 use super::host::{ConnectError, HostSocket};
 use super::icmp::Unreachable;
 use super::link::Link;
 use super::mss::tell_mss;
-use super::policy::{self, Decision};
+use super::policy::Decision;
 use super::timers::Timers;
+use super::token::Source;
 use super::windows::Windows;
 use crate::config::Limits;
+use crate::handle::{FlowInfo, Protocol};
 use crate::metrics::{Counters, DropReason};
 use crate::wire::ETHERNET;
 
@@ -35,6 +38,7 @@ pub(crate) struct Turn<'t, 'q> {
     pub(crate) outlet: &'t mut Outlet<'q>,
     pub(crate) registry: &'t mio::Registry,
     pub(crate) counters: &'t Counters,
+    pub(crate) egress: &'t mut Egress,
     pub(crate) now: Instant,
 }
 
@@ -122,7 +126,8 @@ impl Flows {
         segment: &Segment,
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
-        let remote = match policy::decide(segment.key.remote, turn.link) {
+        let remote = segment.key.remote;
+        let remote = match turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now) {
             Decision::Connect(remote) => remote,
             Decision::Refuse => {
                 turn.counters.dropped(DropReason::Policy);
@@ -143,8 +148,9 @@ impl Flows {
         let entry = self.table.vacant_entry();
         self.generation += 1;
         let id = FlowId { index: entry.key(), generation: self.generation };
-        let host = match HostSocket::connect(remote, turn.registry, Token(id.index)) {
-            Ok(host) => host,
+        let token = Source::Flow(id.index).into();
+        let host = match HostSocket::connect(remote, turn.registry, token) {
+            Ok(host) => End::Host(host),
             Err(error) => {
                 answer_failure(turn, &frame, segment, error);
                 return Some(frame);
@@ -162,6 +168,7 @@ impl Flows {
             is_half_open: true,
             is_in_time_wait: false,
             deadline: None,
+            opened: turn.now,
             last_activity: turn.now,
         });
         self.by_key.insert(segment.key, id);
@@ -226,8 +233,8 @@ impl Flows {
     }
 
     /// The kernel has news of a flow's host socket.
-    pub(crate) fn host_event(&mut self, event: &Event) {
-        let Some(flow) = self.table.get_mut(event.token().0) else { return };
+    pub(crate) fn host_event(&mut self, index: usize, event: &Event) {
+        let Some(flow) = self.table.get_mut(index) else { return };
         let ready = &mut flow.ready;
         ready.failed |= event.is_error();
         ready.readable |= event.is_readable() || event.is_read_closed() || ready.failed;
@@ -423,6 +430,11 @@ impl Flows {
             let Open { socket, heard, to_guest, .. } = *open;
             self.windows.give(socket, heard, to_guest);
         }
+    }
+
+    /// Every flow as it is now.
+    pub(crate) fn list(&mut self, now: Instant) -> Vec<FlowInfo> {
+        self.table.iter_mut().map(|(_, flow)| flow.info(now)).collect()
     }
 
     /// Ends every flow.

@@ -6,14 +6,15 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet};
 
 use super::classify::{Verdict, classify};
-use super::flows::{Flows, Turn};
+use super::flows::Turn;
+use super::network::Network;
 use super::{icmp, neighbor};
 use crate::metrics::DropReason;
 
 /// Does what one frame asks for. A buffer that is free again comes back.
 pub(crate) fn handle(
     frame: Vec<u8>,
-    flows: &mut Flows,
+    network: &mut Network,
     turn: &mut Turn<'_, '_>,
 ) -> Option<Vec<u8>> {
     let verdict = match classify(&frame, turn.link) {
@@ -24,7 +25,11 @@ pub(crate) fn handle(
         }
     };
     let reply = match verdict {
-        Verdict::Tcp(segment) => return flows.segment(frame, &segment, turn),
+        Verdict::Tcp(segment) => return network.flows.segment(frame, &segment, turn),
+        Verdict::Udp(_) | Verdict::Dhcp(_) => {
+            turn.counters.dropped(DropReason::Protocol);
+            return Some(frame);
+        }
         Verdict::Arp { mac, address } => {
             turn.counters.neighbor_replies.add(1);
             neighbor::arp_reply(frame, turn.link, mac, address)

@@ -12,9 +12,10 @@ use smoltcp::wire::{
 };
 
 use super::device::{Capabilities, Outlet};
-use super::flows::{Flows, Turn};
-use super::handle;
+use super::egress::Egress;
+use super::flows::Turn;
 use super::link::Link;
+use super::network::Network;
 use crate::config::Builder;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::NetworkFrameQueues;
@@ -43,19 +44,21 @@ pub(crate) fn answer(link: &Link, frame: &[u8]) -> (Vec<Vec<u8>>, Option<DropRea
     let queues = NetworkFrameQueues::try_shared(64).unwrap();
     let counters = Counters::default();
     let poll = mio::Poll::new().unwrap();
-    let limits = Builder::default().into_config_for_tests().limits;
+    let gateway = Builder::default().into_config_for_tests();
     let config = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(config, &mut Capabilities, Instant::ZERO);
-    let mut flows = Flows::new(limits, interface);
+    let mut network = Network::new(&gateway, interface);
     let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut egress = Egress::default();
     let mut turn = Turn {
         link,
         outlet: &mut outlet,
         registry: poll.registry(),
         counters: &counters,
+        egress: &mut egress,
         now: Instant::ZERO,
     };
-    handle(frame.to_vec(), &mut flows, &mut turn);
+    network.handle(frame.to_vec(), &mut turn);
     drop(outlet);
     let mut replies = Vec::new();
     let mut drain = queues.drain_to_guest();

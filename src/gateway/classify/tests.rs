@@ -317,11 +317,11 @@ fn martian_ipv4_destinations_are_refused() {
 
 #[test]
 fn other_protocols_are_refused() {
-    for protocol in [0u8, 2, 17, 41, 47, 50, 132, 255] {
+    for protocol in [0u8, 2, 41, 47, 50, 132, 255] {
         let frame = with(Tcp::to(remote(), ACK).frame(), 23, &[protocol]);
         assert_eq!(refused(&frame), DropReason::Protocol, "{protocol} over IPv4");
     }
-    for protocol in [1u8, 2, 17, 47, 50, 132, 255] {
+    for protocol in [1u8, 2, 47, 50, 132, 255] {
         let frame = with(Tcp::to(remote_v6(), ACK).frame(), 20, &[protocol]);
         assert_eq!(refused(&frame), DropReason::Protocol, "{protocol} over IPv6");
     }
@@ -556,5 +556,44 @@ proptest! {
     ) {
         let at = at.index(frame.len() - 1);
         fuzz_classify(&with(frame, at, &value.to_be_bytes()));
+    }
+}
+
+// --- UDP ---------------------------------------------------------------------------------------
+
+/// A datagram of 12 bytes from the guest's port 40000 to port 4242.
+fn datagram(to: IpAddr) -> Vec<u8> {
+    let mut frame = Tcp::to(to, ACK).frame();
+    let (protocol, at) = if to.is_ipv4() { (23, 34) } else { (20, 54) };
+    frame[protocol] = 17;
+    frame[at..at + 8].copy_from_slice(&[0x9c, 0x40, 0x10, 0x92, 0, 20, 0, 0]);
+    let len = frame.len();
+    if to.is_ipv4() { with(frame, 23, &[17]) } else { with(frame, len, &[]) }
+}
+
+#[test]
+fn datagrams_are_parsed() {
+    for to in [IpAddr::V4(remote()), IpAddr::V6(remote_v6())] {
+        let frame = datagram(to);
+        let Ok(Verdict::Udp(head)) = classify(&frame, &link()) else { panic!("no datagram") };
+        assert_eq!(head.destination, SocketAddr::new(to, 4242));
+        assert_eq!(head.source.port(), 40_000);
+        assert_eq!(head.payload, frame.len() - 12..frame.len());
+        assert_eq!(head.hop_limit, 64);
+        assert!(head.dont_fragment);
+    }
+}
+
+#[test]
+fn datagrams_of_a_wrong_length_and_without_ports_are_refused() {
+    for to in [IpAddr::V4(remote()), IpAddr::V6(remote_v6())] {
+        let at = if to.is_ipv4() { 34 } else { 54 };
+        for length in [0u16, 1, 7, 21, 1000, u16::MAX] {
+            let frame = with(datagram(to), at + 4, &length.to_be_bytes());
+            assert_eq!(refused(&frame), DropReason::Malformed, "{length}");
+        }
+        for port in [at, at + 2] {
+            assert_eq!(refused(&with(datagram(to), port, &[0, 0])), DropReason::UdpPort);
+        }
     }
 }

@@ -49,11 +49,13 @@ impl Rig {
     fn turn<R>(&mut self, work: impl FnOnce(&mut Flows, &mut Turn<'_, '_>) -> R) -> R {
         let batch = self.queues.push_to_guest();
         let mut outlet = Outlet { queues: &self.queues, batch, counters: &self.counters };
+        let mut egress = Egress::default();
         let mut turn = Turn {
             link: &self.link,
             outlet: &mut outlet,
             registry: self.poll.registry(),
             counters: &self.counters,
+            egress: &mut egress,
             now: Instant::ZERO,
         };
         work(&mut self.flows, &mut turn)
@@ -73,7 +75,9 @@ impl Rig {
         self.poll.poll(&mut events, Some(std::time::Duration::from_secs(5))).unwrap();
         assert!(!events.is_empty());
         for event in &events {
-            self.flows.host_event(event);
+            if let Some(Source::Flow(index)) = Source::of(event.token()) {
+                self.flows.host_event(index, event);
+            }
         }
     }
 }

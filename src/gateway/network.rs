@@ -1,0 +1,70 @@
+//! The subsystems that frames, host events and timers go to.
+
+use mio::event::Event;
+use smoltcp::iface::Interface;
+use smoltcp::time::Instant;
+
+use super::flows::{Flows, Turn};
+use super::frame;
+use super::token::Source;
+use crate::config::Config;
+use crate::control::Command;
+use crate::metrics::Counters;
+
+/// Services of flows in one turn; each moves 256 KiB in each direction at the most.
+const SERVICES: usize = 64;
+
+/// All that the gateway runs for one guest.
+pub(crate) struct Network {
+    pub(crate) flows: Flows,
+}
+
+impl Network {
+    pub(crate) fn new(config: &Config, interface: Interface) -> Self {
+        Self { flows: Flows::new(config.limits.clone(), interface) }
+    }
+
+    /// Does what one frame of the guest asks for. A buffer that is free again comes back.
+    pub(crate) fn handle(&mut self, frame: Vec<u8>, turn: &mut Turn<'_, '_>) -> Option<Vec<u8>> {
+        frame::handle(frame, self, turn)
+    }
+
+    /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
+    pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
+        if let Source::Flow(index) = source {
+            self.flows.host_event(index, event);
+        }
+    }
+
+    /// There is room to the guest again.
+    pub(crate) fn room_to_guest(&mut self) {
+        self.flows.room_to_guest();
+    }
+
+    /// Does what another thread asks for.
+    pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
+        match command {
+            Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
+        }
+    }
+
+    /// Works off what events and timers have left to do, within budgets.
+    pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
+        self.flows.serve(SERVICES, turn);
+    }
+
+    /// When a timer expires next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.flows.next_deadline()
+    }
+
+    /// Whether there is work that needs neither an event nor a timer.
+    pub(crate) fn has_work(&self) -> bool {
+        self.flows.has_work()
+    }
+
+    /// Ends everything.
+    pub(crate) fn close_all(&mut self, counters: &Counters) {
+        self.flows.close_all(counters);
+    }
+}
