@@ -33,7 +33,9 @@ mod link;
 mod mss;
 mod neighbor;
 mod network;
+mod packet;
 mod policy;
+mod reassembly;
 mod reset;
 #[cfg(test)]
 mod testing;

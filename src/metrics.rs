@@ -41,8 +41,13 @@ drop_reasons! {
     EtherType => "ether_type",
     /// An IP protocol that the gateway does not carry.
     Protocol => "protocol",
-    /// An IP fragment.
+    /// An IP fragment that fits no packet: overlapping (RFC 5722), beyond the largest packet, or cut at
+    /// a place where none can be cut.
     Fragment => "fragment",
+    /// Fragments whose packet did not become whole in time.
+    FragmentTimeout => "fragment_timeout",
+    /// Fragments of the oldest packet, which gave way: the limits on fragments.
+    FragmentLimit => "fragment_limit",
     /// An IPv6 extension header, or a routing header, that the gateway does not accept.
     ExtensionHeader => "extension_header",
     /// An ARP packet that asks for nothing of ours.
@@ -79,6 +84,8 @@ drop_reasons! {
     HalfOpenLimit => "half_open_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
+    /// An ICMP error for the guest above the rate of such errors (RFC 1812 section 4.3.2.8).
+    IcmpRate => "icmp_rate",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
     /// buffers and no TCP segment that could be cut.
     BadLength => "bad_length",
@@ -183,6 +190,10 @@ counters! {
     dns_timeouts,
     /// Datagrams of an upstream that were no answer to what it was asked.
     dns_mismatched,
+    /// ICMP errors sent to the guest.
+    icmp_errors,
+    /// Packets of the guest that were put together from fragments.
+    reassembled,
     /// Turns of the poll loop.
     turns,
 }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use smoltcp::wire::EthernetAddress;
 
 use super::dns::Reach;
+use super::icmp::ErrorLimit;
+use super::packet::Identification;
 use crate::config::Config;
 
 /// The addresses and sizes of one link.
@@ -26,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) cuts: bool,
     pub(crate) host_loopback: bool,
     dns: Reach,
+    pub(crate) identification: Identification,
+    pub(crate) icmp_errors: ErrorLimit,
 }
 
 impl Link {
@@ -45,6 +49,8 @@ impl Link {
             cuts,
             host_loopback: config.host_loopback,
             dns: Reach::of(config),
+            identification: Identification::default(),
+            icmp_errors: ErrorLimit::default(),
         }
     }
 
