@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::gateway::is_host_name;
 use crate::error::{ConfigError, StartError};
+use crate::gateway::is_host_name;
 use crate::queues::{self, NetworkFrameQueues};
 use crate::runtime::Runtime;
 use crate::sync::Arc;

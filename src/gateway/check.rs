@@ -12,7 +12,7 @@ use super::flows::Turn;
 use super::link::Link;
 use super::network::Network;
 use super::{icmp, reset};
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::metrics::Counters;
 use crate::queues::NetworkFrameQueues;
 
@@ -20,7 +20,8 @@ const HOST: icmp::IcmpError = icmp::IcmpError::Unreachable(icmp::Unreachable::Ho
 
 /// Any bytes as a frame, and the invariants of what comes out.
 pub(crate) fn fuzz_classify(data: &[u8]) {
-    let config = Builder::default().into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let config = Builder::default().dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let link = Link::new(&config, true);
     let counters = Counters::default();
     let Ok(queues) = NetworkFrameQueues::try_shared(64) else { return };

@@ -28,6 +28,8 @@ mod pending;
 mod records;
 mod resolver_file;
 mod session;
+#[cfg(test)]
+mod testing;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -211,7 +213,9 @@ impl Forwarder {
                         self.sessions.stall(id);
                         break;
                     }
-                    Next::Query(message) if message::read_query(&message) == Err(BadQuery::Silence) => {
+                    Next::Query(message)
+                        if message::read_query(&message) == Err(BadQuery::Silence) =>
+                    {
                         turn.counters.dropped(DropReason::Dns);
                         flows.abort_buffer(id);
                         break;

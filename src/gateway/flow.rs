@@ -26,7 +26,7 @@ use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FlowId {
     pub(crate) index: usize,
     pub(crate) generation: u64,

@@ -336,7 +336,8 @@ impl Flows {
             flow.last_activity = turn.now;
         }
         if matches!(open.host, Some(End::Buffer(_))) {
-            enlist(&mut self.buffer_news, id, &self.table);
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
         }
         if flow.is_half_open && open.state() != State::SynReceived {
             flow.is_half_open = false;

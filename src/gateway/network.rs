@@ -23,10 +23,7 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self {
-            flows: Flows::new(config.limits.clone(), interface),
-            dns: Forwarder::new(config),
-        }
+        Self { flows: Flows::new(config.limits.clone(), interface), dns: Forwarder::new(config) }
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.

@@ -195,10 +195,7 @@ pub(crate) fn addresses(bytes: &[u8], question: &Question) -> Vec<Address> {
 }
 
 /// The names that the question leads to, each with the least TTL on the way there.
-fn chain<'n>(
-    question: &'n Question,
-    aliases: &'n [(String, String, u32)],
-) -> Vec<(&'n str, u32)> {
+fn chain<'n>(question: &'n Question, aliases: &'n [(String, String, u32)]) -> Vec<(&'n str, u32)> {
     let mut chain = vec![(question.name.as_str(), u32::MAX)];
     while let Some(&(last, so_far)) = chain.last() {
         let next = aliases.iter().find(|(owner, ..)| owner == last);

@@ -153,9 +153,10 @@ impl Table {
     ) -> Result<(), Refused> {
         if let Asker::Datagram { guest, local } = asker {
             let known = self.by_guest.get(&(guest, local, query.id));
-            if known.and_then(|index| self.queries.get(*index)).is_some_and(|known| {
-                known.asker == asker && known.message == message
-            }) {
+            if known
+                .and_then(|index| self.queries.get(*index))
+                .is_some_and(|known| known.asker == asker && known.message == message)
+            {
                 context.counters.dns_repeated.add(1);
                 return Ok(());
             }
@@ -360,8 +361,9 @@ impl Table {
             )
         });
         match attempt {
-            Ok(attempt) => {
-                entry.insert(Attempt { is_probe, ..attempt });
+            Ok(mut attempt) => {
+                attempt.is_probe = is_probe;
+                entry.insert(attempt);
                 pending.attempts.push(key);
                 true
             }

@@ -77,8 +77,7 @@ impl Records {
         if name == ZONE {
             return Lookup::Found(Vec::new());
         }
-        let is_in_zone =
-            name.strip_suffix(ZONE).is_some_and(|labels| labels.ends_with('.'));
+        let is_in_zone = name.strip_suffix(ZONE).is_some_and(|labels| labels.ends_with('.'));
         if is_in_zone { Lookup::NoName } else { Lookup::Elsewhere }
     }
 }
@@ -105,7 +104,8 @@ fn reverse(address: IpAddr) -> String {
             format!("{d}.{c}.{b}.{a}.in-addr.arpa")
         }
         IpAddr::V6(address) => {
-            let nibbles = address.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
+            let nibbles =
+                address.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
             let labels: String = nibbles.map(|nibble| format!("{nibble:x}.")).collect();
             labels + "ip6.arpa"
         }

@@ -100,7 +100,8 @@ fn has_settled(file: &Metadata) -> bool {
 /// The addresses of the `nameserver` lines, in order. What is no address is passed over, as the C
 /// library does.
 pub(crate) fn nameservers(bytes: &[u8]) -> Vec<SocketAddr> {
-    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let lines =
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     let servers = lines.filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let is_server = words.next() == Some("nameserver");

@@ -98,7 +98,13 @@ impl Sessions {
     }
 
     /// The next query of a connection, if it may have one more; `is_full`: nobody may.
-    pub(crate) fn next(&mut self, id: FlowId, flows: &mut Flows, is_full: bool, now: Instant) -> Next {
+    pub(crate) fn next(
+        &mut self,
+        id: FlowId,
+        flows: &mut Flows,
+        is_full: bool,
+        now: Instant,
+    ) -> Next {
         let Some(session) = self.table.get_mut(&id) else { return Next::Nothing };
         let Some(buffer) = flows.buffer(id) else { return Next::Nothing };
         if session.is_ended || session.under_way >= PIPELINED || buffer.waiting() > UNREAD {
