@@ -1,10 +1,12 @@
 //! What an embedder can choose, with the cost of each choice.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{ConfigError, StartError};
+use crate::gateway::is_host_name;
 use crate::policy::Policy;
 use crate::queues::{self, NetworkFrameQueues};
 use crate::runtime::Runtime;
@@ -41,6 +43,20 @@ pub enum Overflow {
     Drop,
 }
 
+/// Whom the DNS forwarder asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dns {
+    /// The nameservers of the host's `/etc/resolv.conf`, as it is at each query. A resolver on the host's
+    /// loopback works: the host asks it, not the guest.
+    #[default]
+    Host,
+    /// These servers, in this order: the first that answers is asked. Eight at the most are used.
+    Servers(Vec<SocketAddr>),
+    /// Nobody: there is no forwarder.
+    Off,
+}
+
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
 #[derive(Clone, Debug)]
@@ -66,6 +82,14 @@ pub struct Limits {
     /// How long a flow may be silent whose handshake with the guest is not over, or that both ends have
     /// closed (RFC 5382 REQ-5: not less than 4 min). Default 4 min.
     pub tcp_transitory: Duration,
+    /// DNS queries under way at once: 1 to 65,536. Each costs one host socket, more while upstreams are
+    /// silent, and what it and its answer hold; all of them hold 32 MiB at the most. A query above it is
+    /// answered with SERVFAIL. Default 1,024.
+    pub dns_queries: usize,
+    /// Connections of the guest to the DNS forwarder at once; part of `tcp_flows`. Each may hold
+    /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
+    /// Default 64.
+    pub dns_connections: usize,
     /// The bound of each frame queue, in frames. Default 1,024.
     pub queue_frames: usize,
     /// The bound of each frame queue, in bytes. Default 4 MiB.
@@ -82,6 +106,8 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
+            dns_queries: 1_024,
+            dns_connections: 64,
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
         }
@@ -104,6 +130,10 @@ pub(crate) struct Config {
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
     pub(crate) policy: Policy,
+    pub(crate) dns: Dns,
+    pub(crate) dns_intercept: bool,
+    pub(crate) dns_records: Vec<(String, IpAddr)>,
+    pub(crate) resolver_file: PathBuf,
     pub(crate) limits: Limits,
 }
 
@@ -137,6 +167,10 @@ impl Default for Builder {
             overflow: Overflow::Backpressure,
             host_loopback: false,
             policy: Policy::default(),
+            dns: Dns::Host,
+            dns_intercept: false,
+            dns_records: Vec::new(),
+            resolver_file: PathBuf::from("/etc/resolv.conf"),
             limits: Limits::default(),
         })
     }
@@ -213,6 +247,36 @@ impl Builder {
         self
     }
 
+    /// Whom the DNS forwarder asks. It answers at the gateway's addresses, port 53, over UDP and TCP.
+    pub fn dns(mut self, dns: Dns) -> Self {
+        self.0.dns = dns;
+        self
+    }
+
+    /// Whether the DNS forwarder also answers what the guest sends to port 53 of any other address, in
+    /// that address's name. Off by default: the guest may ask any server that the policy lets it reach
+    /// (RFC 5625 section 5). Has no effect with [`Dns::Off`].
+    pub fn dns_intercept(mut self, intercepts: bool) -> Self {
+        self.0.dns_intercept = intercepts;
+        self
+    }
+
+    /// Has the DNS forwarder answer for a name itself: A or AAAA with this address, nothing for other
+    /// types, and no upstream hears of it. A name may have several addresses. `host.framegate.internal` is
+    /// the gateway while [`host_loopback`](Self::host_loopback) is allowed, and nothing else under
+    /// `framegate.internal` exists but what is added here.
+    pub fn dns_record(mut self, name: &str, address: IpAddr) -> Self {
+        self.0.dns_records.push((name.to_owned(), address));
+        self
+    }
+
+    /// The resolver configuration that [`Dns::Host`] follows, in place of `/etc/resolv.conf`. For tests.
+    #[doc(hidden)]
+    pub fn resolver_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.resolver_file = path.into();
+        self
+    }
+
     /// The bounds of what the guest can make the host spend.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
@@ -269,6 +333,7 @@ impl Builder {
         check_ipv4(config)?;
         check_ipv6(config)?;
         config.policy.check().map_err(ConfigError::Policy)?;
+        check_dns(config)?;
         check_limits(&config.limits)
     }
 }
@@ -313,12 +378,23 @@ fn check_ipv6(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_dns(config: &Config) -> Result<(), ConfigError> {
+    if matches!(&config.dns, Dns::Servers(servers) if servers.is_empty()) {
+        return Err(ConfigError::Dns("no server".to_owned()));
+    }
+    match config.dns_records.iter().find(|(name, _)| !is_host_name(name)) {
+        Some((name, _)) => Err(ConfigError::Dns(format!("{name:?} is no host name"))),
+        None => Ok(()),
+    }
+}
+
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 6] = [
+    let bounds: [(&'static str, bool); 7] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
+        ("dns_queries", (1..=1 << 16).contains(&limits.dns_queries)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
         ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
     ];

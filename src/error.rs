@@ -115,6 +115,8 @@ pub enum ConfigError {
     Ipv6,
     /// The policy cannot be enforced.
     Policy(PolicyError),
+    /// There is no DNS server to ask, or a record has no host name: which.
+    Dns(String),
     /// A limit is zero or above its bound: its name.
     Limit(&'static str),
 }
@@ -134,6 +136,7 @@ impl fmt::Display for ConfigError {
                 "the IPv6 addresses of guest and gateway must be two different unicast addresses of one prefix",
             ),
             Self::Policy(error) => write!(f, "the policy: {error}"),
+            Self::Dns(what) => write!(f, "DNS cannot be served so: {what}"),
             Self::Limit(name) => write!(f, "the limit {name} is out of its range"),
         }
     }

@@ -20,6 +20,7 @@ mod check;
 mod classify;
 mod datagram;
 mod device;
+mod dns;
 mod egress;
 mod end;
 mod flow;
@@ -32,7 +33,9 @@ mod link;
 mod mss;
 mod neighbor;
 mod network;
+mod packet;
 mod policy;
+mod reassembly;
 mod reset;
 #[cfg(test)]
 mod testing;
@@ -66,6 +69,7 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+pub(crate) use self::dns::is_host_name;
 pub(crate) use self::halves::Halves;
 
 /// Frames that one turn takes from the queue.

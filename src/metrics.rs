@@ -41,8 +41,13 @@ drop_reasons! {
     EtherType => "ether_type",
     /// An IP protocol that the gateway does not carry.
     Protocol => "protocol",
-    /// An IP fragment.
+    /// An IP fragment that fits no packet: overlapping (RFC 5722), beyond the largest packet, or cut at
+    /// a place where none can be cut.
     Fragment => "fragment",
+    /// Fragments whose packet did not become whole in time.
+    FragmentTimeout => "fragment_timeout",
+    /// Fragments of the oldest packet, which gave way: the limits on fragments.
+    FragmentLimit => "fragment_limit",
     /// An IPv6 extension header, or a routing header, that the gateway does not accept.
     ExtensionHeader => "extension_header",
     /// An ARP packet that asks for nothing of ours.
@@ -67,12 +72,20 @@ drop_reasons! {
     HostTimedOut => "host_timed_out",
     /// A host resource ran out: descriptors, ports, memory.
     HostResource => "host_resource",
+    /// A DNS message that is no query, or none that can be read.
+    Dns => "dns",
+    /// The policy denies the name: the guest is told that there is none.
+    DnsName => "dns_name",
+    /// The limit on DNS queries under way, or on connections to the DNS forwarder.
+    DnsLimit => "dns_limit",
     /// The limit on flows.
     FlowLimit => "flow_limit",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
+    /// An ICMP error for the guest above the rate of such errors (RFC 1812 section 4.3.2.8).
+    IcmpRate => "icmp_rate",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
     /// buffers and no TCP segment that could be cut.
     BadLength => "bad_length",
@@ -176,6 +189,25 @@ counters! {
     policy_names_evicted,
     /// Events of the policy that their reader was too slow for.
     policy_events_lost,
+    /// DNS queries of the guest.
+    dns_queries,
+    /// Answers given to them.
+    dns_answers,
+    /// Those of them that the gateway gave from what it knows: its own names, and names that the policy
+    /// denies.
+    dns_local,
+    /// Those of them that were SERVFAIL because no upstream has answered or could be asked.
+    dns_failures,
+    /// Datagrams that repeated a query under way.
+    dns_repeated,
+    /// Times that an upstream was silent for so long that another was asked too.
+    dns_timeouts,
+    /// Datagrams of an upstream that were no answer to what it was asked.
+    dns_mismatched,
+    /// ICMP errors sent to the guest.
+    icmp_errors,
+    /// Packets of the guest that were put together from fragments.
+    reassembled,
     /// Turns of the poll loop.
     turns,
 }

@@ -12,13 +12,16 @@ use super::flows::Turn;
 use super::link::Link;
 use super::network::Network;
 use super::{icmp, reset};
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::metrics::Counters;
 use crate::queues::NetworkFrameQueues;
 
+const HOST: icmp::IcmpError = icmp::IcmpError::Unreachable(icmp::Unreachable::Host);
+
 /// Any bytes as a frame, and the invariants of what comes out.
 pub(crate) fn fuzz_classify(data: &[u8]) {
-    let config = Builder::default().into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let config = Builder::default().dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let link = Link::new(&config, true);
     let counters = Counters::default();
     let Ok(queues) = NetworkFrameQueues::try_shared(64) else { return };
@@ -28,7 +31,7 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         assert!(segment.payload < segment.end, "the payload lies within the packet");
         let reset = reset::reset_for(Vec::new(), &link, data, segment);
         assert_eq!(reset.is_none(), segment.rst, "everything but a reset can be reset");
-        let error = icmp::unreachable(Vec::new(), &link, data, icmp::Unreachable::Host);
+        let error = icmp::error(Vec::new(), &link, None, data.get(14..).unwrap_or_default(), HOST);
         assert!(error.is_some_and(|frame| frame.len() <= 14 + 1280), "errors stay small");
     }
     let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };

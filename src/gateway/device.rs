@@ -34,11 +34,16 @@ impl Outlet<'_> {
         self.batch.has_room(crate::pool::LARGE)
     }
 
-    /// Sends a finished frame; without room it is dropped and counted, as a reply to a flood should be.
-    pub(crate) fn reply(&mut self, frame: Vec<u8>) {
-        if let Err(frame) = self.batch.push(frame) {
-            self.counters.dropped(DropReason::ReplyNoRoom);
-            self.queues.recycle(frame);
+    /// Sends a finished frame, and says whether there was room; without, it is dropped and counted, as
+    /// a reply to a flood should be.
+    pub(crate) fn reply(&mut self, frame: Vec<u8>) -> bool {
+        match self.batch.push(frame) {
+            Ok(()) => true,
+            Err(frame) => {
+                self.counters.dropped(DropReason::ReplyNoRoom);
+                self.queues.recycle(frame);
+                false
+            }
         }
     }
 }

@@ -107,7 +107,6 @@ impl Egress {
 
     /// Whether the forwarder may ask its upstream for this name. Not to be asked for the records that the
     /// gateway has itself. Counts the decision, and tells who observes.
-    #[allow(dead_code)] // until DNS is forwarded
     pub(crate) fn may_resolve(&self, name: &str) -> bool {
         let (action, because) = self.policy.may_resolve(name);
         self.tally(action, because);
@@ -120,7 +119,6 @@ impl Egress {
     /// Learns from an answer that the guest is about to get: addresses, each with the name that owns it
     /// and the least TTL, in seconds, on the way there from the question. A chain of aliases may be given
     /// in full, each of its names with the address.
-    #[allow(dead_code)] // until DNS is forwarded
     pub(crate) fn learn<'a>(
         &mut self,
         question: &str,

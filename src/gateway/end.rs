@@ -11,7 +11,6 @@ use super::host::{ConnectError, HostSocket};
 pub(crate) enum End {
     /// A socket of the host.
     Host(HostSocket),
-    #[allow(dead_code)] // until DNS over TCP uses it
     /// A protocol that the poll loop itself speaks.
     Buffer(BufferEnd),
 }

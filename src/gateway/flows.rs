@@ -4,6 +4,8 @@
 //! holds that flow alone. Flows with news stand in a list and deadlines in order, so a turn touches only
 //! the flows that have something to do.
 
+mod recheck;
+
 use std::collections::{HashMap, VecDeque};
 
 use mio::event::Event;
@@ -13,6 +15,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
@@ -58,6 +61,12 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    /// Flows at this moment that end in the poll loop.
+    buffers: usize,
+    /// Those of them that were served since somebody last looked.
+    buffer_news: VecDeque<FlowId>,
+    /// Those that are gone.
+    gone_buffers: VecDeque<FlowId>,
 }
 
 impl Flows {
@@ -74,6 +83,9 @@ impl Flows {
             timers: Timers::default(),
             half_open: 0,
             generation: 0,
+            buffers: 0,
+            buffer_news: VecDeque::new(),
+            gone_buffers: VecDeque::new(),
         }
     }
 
@@ -127,20 +139,30 @@ impl Flows {
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
         let remote = segment.key.remote;
-        let remote = match turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now) {
-            Decision::Connect(remote) => remote,
-            Decision::Refuse => {
+        let decision = if turn.link.serves_dns(remote) {
+            None
+        } else {
+            Some(turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now))
+        };
+        let remote = match decision {
+            None => None,
+            Some(Decision::Connect(remote)) => Some(remote),
+            Some(Decision::Refuse) => {
                 turn.counters.dropped(DropReason::Policy);
                 answer_with_reset(turn, &frame, segment);
                 return Some(frame);
             }
-            Decision::Deny => {
+            Some(Decision::Deny) => {
                 turn.counters.dropped(DropReason::Policy);
                 answer_unreachable(turn, &frame, Unreachable::Prohibited);
                 return Some(frame);
             }
         };
-        if let Err(reason) = self.make_room(turn.counters) {
+        let room = match remote {
+            None if self.buffers >= self.limits.dns_connections => Err(DropReason::DnsLimit),
+            _ => self.make_room(turn.counters),
+        };
+        if let Err(reason) = room {
             turn.counters.dropped(reason);
             answer_with_reset(turn, &frame, segment);
             return Some(frame);
@@ -149,9 +171,13 @@ impl Flows {
         self.generation += 1;
         let id = FlowId { index: entry.key(), generation: self.generation };
         let token = Source::Flow(id.index).into();
-        let host = match HostSocket::connect(remote, turn.registry, token) {
-            Ok(host) => End::Host(host),
-            Err(error) => {
+        let host = match remote.map(|remote| HostSocket::connect(remote, turn.registry, token)) {
+            Some(Ok(host)) => End::Host(host),
+            None => {
+                self.buffers += 1;
+                End::Buffer(BufferEnd::default())
+            }
+            Some(Err(error)) => {
                 answer_failure(turn, &frame, segment, error);
                 return Some(frame);
             }
@@ -166,6 +192,7 @@ impl Flows {
             is_queued: false,
             is_starved: false,
             is_half_open: true,
+            is_buffer: remote.is_none(),
             is_in_time_wait: false,
             deadline: None,
             opened: turn.now,
@@ -177,6 +204,9 @@ impl Flows {
         turn.counters.tcp_flows.add(1);
         turn.counters.tcp_half_open.add(1);
         self.schedule(id, until);
+        if remote.is_none() {
+            self.activate(id);
+        }
         None
     }
 
@@ -307,6 +337,10 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
+        if matches!(open.host, Some(End::Buffer(_))) {
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
+        }
         if flow.is_half_open && open.state() != State::SynReceived {
             flow.is_half_open = false;
             self.half_open -= 1;
@@ -417,6 +451,10 @@ impl Flows {
     /// Forgets a flow.
     fn remove(&mut self, id: FlowId, counters: &Counters) {
         let Some(mut flow) = self.table.try_remove(id.index) else { return };
+        if flow.is_buffer {
+            self.buffers -= 1;
+            self.gone_buffers.push_back(id);
+        }
         self.by_key.remove(&flow.key);
         self.timers.cancel(id, &mut flow.deadline);
         if flow.is_half_open {
@@ -432,36 +470,39 @@ impl Flows {
         }
     }
 
-    /// The policy is another: ends the flows to the host that it denies, both ends with a reset. One that is
-    /// not open yet is answered as a new one would be. Costs a decision for each flow.
-    pub(crate) fn recheck(&mut self, turn: &mut Turn<'_, '_>) {
-        let all: Vec<FlowId> = self.table.iter().map(|(_, flow)| flow.id).collect();
-        for id in all {
-            let Some(flow) = self.table.get_mut(id.index) else { continue };
-            let host = match &flow.phase {
-                Phase::Connecting { host, .. } => host,
-                Phase::Open(open) => &open.host,
-            };
-            if !matches!(host, Some(End::Host(_))) {
-                continue;
-            }
-            let remote = flow.key.remote;
-            let decision = turn.egress.recheck(Protocol::Tcp, remote, turn.link);
-            if matches!(decision, Decision::Connect(_)) {
-                continue;
-            }
-            turn.counters.dropped(DropReason::Policy);
-            match &mut flow.phase {
-                Phase::Connecting { syn, .. } => {
-                    let syn = std::mem::take(syn);
-                    answer_unreachable(turn, &syn, Unreachable::Prohibited);
-                    self.remove(id, turn.counters);
-                }
-                Phase::Open(open) => {
-                    open.abort();
-                    self.activate(id);
-                }
-            }
+    /// A flow that ends in the poll loop and has been served since its last news: the guest may have
+    /// sent, or may have taken what there was for it.
+    pub(crate) fn buffer_news(&mut self) -> Option<FlowId> {
+        self.buffer_news.pop_front()
+    }
+
+    /// A flow that ended in the poll loop and is gone.
+    pub(crate) fn gone_buffer(&mut self) -> Option<FlowId> {
+        self.gone_buffers.pop_front()
+    }
+
+    /// The poll loop's end of a flow.
+    pub(crate) fn buffer(&mut self, id: FlowId) -> Option<&mut BufferEnd> {
+        match &mut self.flow_mut(id)?.phase {
+            Phase::Open(open) => open.buffer(),
+            Phase::Connecting { .. } => None,
+        }
+    }
+
+    /// There is something new in the poll loop's end of a flow: bytes for the guest, or room.
+    pub(crate) fn buffer_changed(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id) {
+            flow.ready.readable = true;
+            flow.ready.writable = true;
+            self.activate(id);
+        }
+    }
+
+    /// Resets a flow that ends in the poll loop.
+    pub(crate) fn abort_buffer(&mut self, id: FlowId) {
+        if let Some(Flow { phase: Phase::Open(open), .. }) = self.flow_mut(id) {
+            open.abort();
+            self.activate(id);
         }
     }
 

@@ -26,6 +26,10 @@ pub(crate) fn handle(
     };
     let reply = match verdict {
         Verdict::Tcp(segment) => return network.flows.segment(frame, &segment, turn),
+        Verdict::Udp(head) if turn.link.serves_dns(head.destination) => {
+            network.dns.datagram(&head, &frame, turn);
+            return Some(frame);
+        }
         Verdict::Udp(_) | Verdict::Dhcp(_) => {
             turn.counters.dropped(DropReason::Protocol);
             return Some(frame);

@@ -1,9 +1,12 @@
 //! The two ends of the link: who the guest is, who the gateway is, and how large a frame may be.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::wire::EthernetAddress;
 
+use super::dns::Reach;
+use super::icmp::ErrorLimit;
+use super::packet::Identification;
 use crate::config::Config;
 
 /// The addresses and sizes of one link.
@@ -24,6 +27,9 @@ pub(crate) struct Link {
     /// Whether the consumer of `host_to_guest` cuts super-segments; the bridge's writer does.
     pub(crate) cuts: bool,
     pub(crate) host_loopback: bool,
+    dns: Reach,
+    pub(crate) identification: Identification,
+    pub(crate) icmp_errors: ErrorLimit,
 }
 
 impl Link {
@@ -42,6 +48,9 @@ impl Link {
             mtu: config.mtu,
             cuts,
             host_loopback: config.host_loopback,
+            dns: Reach::of(config),
+            identification: Identification::default(),
+            icmp_errors: ErrorLimit::default(),
         }
     }
 
@@ -53,6 +62,15 @@ impl Link {
 
     pub(crate) fn is_gateway_v6(&self, address: Ipv6Addr) -> bool {
         address == self.gateway_ipv6 || address == self.gateway_link_local
+    }
+
+    /// Whether the DNS forwarder answers at this address and port.
+    pub(crate) fn serves_dns(&self, destination: SocketAddr) -> bool {
+        let is_gateway = match destination.ip() {
+            IpAddr::V4(address) => address == self.gateway_ipv4,
+            IpAddr::V6(address) => self.is_gateway_v6(address),
+        };
+        self.dns.serves(destination, is_gateway)
     }
 
     pub(crate) fn in_prefix(&self, address: Ipv6Addr) -> bool {

@@ -4,6 +4,7 @@ use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
 use super::frame;
 use super::token::Source;
@@ -18,11 +19,12 @@ const SERVICES: usize = 64;
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    pub(crate) dns: Forwarder,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self { flows: Flows::new(config.limits.clone(), interface) }
+        Self { flows: Flows::new(config.limits.clone(), interface), dns: Forwarder::new(config) }
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -32,8 +34,10 @@ impl Network {
 
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
-        if let Source::Flow(index) = source {
-            self.flows.host_event(index, event);
+        match source {
+            Source::Flow(index) => self.flows.host_event(index, event),
+            Source::Dns(index) => self.dns.host_event(index),
+            _ => {}
         }
     }
 
@@ -59,16 +63,17 @@ impl Network {
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.flows.serve(SERVICES, turn);
+        self.dns.serve(&mut self.flows, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.flows.next_deadline()
+        self.flows.next_deadline().into_iter().chain(self.dns.next_deadline()).min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
-        self.flows.has_work()
+        self.flows.has_work() || self.dns.has_work()
     }
 
     /// Ends everything.
