@@ -13,13 +13,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use framegate::{
-    Action, Attempt, Because, ControlError, DropReason, Floor, Limits, LiveFlows, Policy,
+    Action, Attempt, Because, ControlError, Dns, DropReason, Floor, Limits, LiveFlows, Policy,
     PolicyError, Protocol, Rule, Runtime, StartError, Stats,
 };
 use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, IpProtocol, UdpPacket};
 
 use support::namespace::Namespace;
-use support::prerequisites;
+use support::{eventually, prerequisites};
 use support_guest::host::Server;
 use support_guest::raw::{ACK, RST, Raw, SYN, Seen, Segment, ip_frame};
 use support_guest::wire::start;
@@ -434,6 +434,211 @@ fn decisions_can_be_observed() {
     assert_eq!(events.wait_next(), None, "the gateway has ended");
 }
 
+// --- Names ------------------------------------------------------------------------------------------
+
+/// A server that gives every name the same addresses, 192.0.2.10 and 2001:db8::10, and names that begin
+/// with "alias." those of edge.cdn.test.
+struct Upstream {
+    address: SocketAddr,
+    socket: UdpSocket,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Upstream {
+    fn new() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let ours = socket.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((len, from)) = ours.recv_from(&mut buffer) {
+                if len == 0 {
+                    return;
+                }
+                ours.send_to(&answer_to(&buffer[..len]), from).unwrap();
+            }
+        });
+        Self { address, socket, thread: Some(thread) }
+    }
+
+    /// A gateway that asks this server.
+    fn gateway(&self, policy: Policy) -> (Runtime, Raw) {
+        let dns = Dns::Servers(vec![self.address]);
+        let (runtime, wire) = start(Runtime::builder().policy(policy).dns(dns));
+        (runtime, Raw::new(wire))
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.socket.send_to(&[], self.address).unwrap();
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// Where the question ends.
+fn end_of_question(message: &[u8]) -> usize {
+    let mut at = 12;
+    while message[at] != 0 {
+        at += 1 + usize::from(message[at]);
+    }
+    at + 5
+}
+
+fn answer_to(query: &[u8]) -> Vec<u8> {
+    const ALIAS: &[u8] = b"\x04edge\x03cdn\x04test\x00";
+    let end = end_of_question(query);
+    let mut answer = query[..end].to_vec();
+    answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let is_v6 = query[end - 3] == 28;
+    let mut record = |owner: &[u8], rtype: u8, data: &[u8]| {
+        answer.extend_from_slice(owner);
+        answer.extend_from_slice(&[0, rtype, 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
+        answer.extend_from_slice(data);
+        answer[7] += 1;
+    };
+    let mut owner: &[u8] = &[0xc0, 12];
+    if query[13..].starts_with(b"alias") {
+        record(owner, 5, ALIAS);
+        owner = ALIAS;
+    }
+    match is_v6 {
+        true => record(owner, 28, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]),
+        false => record(owner, 1, &[192, 0, 2, 10]),
+    }
+    answer
+}
+
+/// Asks the gateway over UDP, from an address of the family of `gateway`. The response code and the number
+/// of records.
+#[track_caller]
+fn resolve(raw: &Raw, gateway: IpAddr, name: &str, rtype: u8) -> (u8, u8) {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.extend_from_slice(&[0, 0, rtype, 0, 1]);
+    let guest = guest_address(gateway);
+    let mut bytes = vec![0; 8];
+    bytes.extend_from_slice(&message);
+    let mut udp = UdpPacket::new_unchecked(&mut bytes[..]);
+    udp.set_src_port(40_053);
+    udp.set_dst_port(53);
+    udp.set_len((8 + message.len()) as u16);
+    udp.fill_checksum(&guest.into(), &gateway.into());
+    raw.wire.send(&ip_frame(guest, gateway, IpProtocol::Udp, &bytes));
+    loop {
+        let frame = raw.wire.receive(PATIENCE).expect("an answer");
+        let (protocol, header) = if frame[12] == 8 { (23, 34) } else { (20, 54) };
+        // Answers of other attempts are passed over.
+        if frame[protocol] == 17 && frame[header + 2..header + 4] == 40_053_u16.to_be_bytes() {
+            let answer = &frame[header + 8..];
+            assert_eq!(answer[..2], [0x12, 0x34]);
+            return (answer[3] & 15, answer[7]);
+        }
+    }
+}
+
+const A: u8 = 1;
+const AAAA: u8 = 28;
+const NO_ERROR: u8 = 0;
+const NX_DOMAIN: u8 = 3;
+
+#[test]
+fn matrix_of_names() {
+    use Action::{Allow, Deny};
+    type Allowed = fn(Protocol, u16) -> bool;
+    let all: Allowed = |_, _| true;
+    let none: Allowed = |_, _| false;
+    let https: Allowed = |protocol, port| protocol == Protocol::Tcp && port == 443;
+    let not_mail: Allowed = |protocol, port| protocol != Protocol::Tcp || port != 25;
+    let kinds: [(Action, &[&str], &str, bool, Allowed); 18] = [
+        (Deny, &["allow example.test"], "example.test", true, all),
+        (Deny, &["allow example.test"], "EXAMPLE.Test", true, all),
+        (Deny, &["allow example.test"], "www.example.test", false, none),
+        (Deny, &["allow tcp:example.test:443"], "example.test", true, https),
+        (Deny, &["allow .example.test"], "a.b.example.test", true, all),
+        (Deny, &["allow .example.test"], "example.test", true, all),
+        (Deny, &["allow .example.test"], "badexample.test", false, none),
+        (Deny, &["allow tcp:.example.test:443"], "www.example.test", true, https),
+        (Deny, &["allow .example.test"], "alias.example.test", true, all),
+        (Deny, &["allow edge.cdn.test"], "alias.example.test", false, none),
+        (Deny, &["allow 198.51.100.0/24"], "example.test", false, none),
+        (Deny, &[], "example.test", false, none),
+        (Allow, &["deny example.test"], "example.test", false, all),
+        (Allow, &["deny .example.test"], "www.example.test", false, all),
+        (Allow, &["deny tcp:.example.test:25"], "www.example.test", true, not_mail),
+        (Allow, &["deny tcp:edge.cdn.test:25"], "alias.example.test", true, not_mail),
+        (Allow, &["deny 192.0.2.0/24", "deny 2001:db8::/32"], "example.test", true, none),
+        (Allow, &["allow *"], "metadata.google.internal", false, all),
+    ];
+    let upstream = Upstream::new();
+    for (default, rules, name, resolves, allowed) in kinds {
+        let what = format!("{name} with {rules:?} and {default}");
+        let (runtime, mut raw) = upstream.gateway(policy(default, rules));
+        let wanted = if resolves { (NO_ERROR, 1) } else { (NX_DOMAIN, 0) };
+        for (gateway, rtype) in [(GATEWAY_V4.into(), A), (GATEWAY_V6.into(), AAAA)] {
+            let (code, records) = resolve(&raw, gateway, name, rtype);
+            assert_eq!((code, records.min(1)), wanted, "{what}");
+        }
+        let mut from = 5000;
+        for protocol in PROTOCOLS.iter().copied() {
+            for (form, address) in &FORMS[..4] {
+                for port in [25, 443] {
+                    from += 1;
+                    let to = SocketAddr::new(address.parse().unwrap(), port);
+                    let outcome = attempt(&runtime, &mut raw, protocol, from, to);
+                    let wanted = match allowed(protocol, port) {
+                        true => Outcome::Allowed,
+                        false => Outcome::Prohibited,
+                    };
+                    assert_eq!(outcome, wanted, "{what}: {protocol:?} to {to} ({form})");
+                }
+            }
+            // An address that no name has.
+            from += 1;
+            let to = "203.0.113.77:443".parse().unwrap();
+            let outcome = attempt(&runtime, &mut raw, protocol, from, to);
+            let wanted = match default {
+                Allow => Outcome::Allowed,
+                Deny => Outcome::Prohibited,
+            };
+            assert_eq!(outcome, wanted, "{what}: {protocol:?} to {to}");
+        }
+    }
+}
+
+#[test]
+fn resolve_all_resolves_and_opens_nothing() {
+    let upstream = Upstream::new();
+    let (runtime, mut raw) = upstream.gateway(Policy::new(Action::Deny).resolve_all(true));
+    assert_eq!(resolve(&raw, GATEWAY_V4.into(), "example.test", A), (NO_ERROR, 1));
+    let to = "192.0.2.10:80".parse().unwrap();
+    let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, 5000, to);
+    assert_eq!(outcome, Outcome::Prohibited);
+}
+
+#[test]
+fn a_name_opens_nothing_before_it_was_resolved_and_survives_another_policy() {
+    let upstream = Upstream::new();
+    let (runtime, mut raw) = upstream.gateway(policy(Action::Deny, &["allow example.test"]));
+    let to = "192.0.2.10:80".parse().unwrap();
+    let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, 5000, to);
+    assert_eq!(outcome, Outcome::Prohibited);
+    assert_eq!(resolve(&raw, GATEWAY_V4.into(), "example.test", A), (NO_ERROR, 1));
+    assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, 5001, to), Outcome::Allowed);
+    let other = policy(Action::Deny, &["allow 198.51.100.0/24", "allow .test"]);
+    runtime.handle().set_policy(&other, LiveFlows::Recheck).unwrap();
+    assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, 5002, to), Outcome::Allowed);
+    assert_eq!(runtime.stats().tcp_flows, 2, "what was opened by name stays");
+    let other = policy(Action::Deny, &["allow example.test:443"]);
+    runtime.handle().set_policy(&other, LiveFlows::Recheck).unwrap();
+    let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, 5003, to);
+    assert_eq!(outcome, Outcome::Prohibited);
+    assert_eq!(runtime.stats().tcp_flows, 0);
+}
+
 // --- On networks of their own, with a server that is reached or not ----------------------------------
 
 /// A host with a gateway in this process, and a server beyond it that has every form of 10.1.2.3.
@@ -507,15 +712,18 @@ fn an_address_that_the_host_gets_while_running_is_its_own() {
     }
     lab.host.ip("addr add 192.0.2.77/24 dev d0
          addr add 2001:db8::77/64 dev d0 nodad");
-    // The announcement is in the socket when ip(8) is back; the gateway looks when it wakes.
-    for to in ["192.0.2.77:80", "[2001:db8::77]:80", "[64:ff9b::c000:24d]:80"] {
+    // The kernel announces an IPv6 address in its own time.
+    let mut until = |to: &str, wanted: Outcome| {
         let to: SocketAddr = to.parse().unwrap();
-        from += 1;
-        let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, from, to);
-        assert_eq!(outcome, Outcome::Prohibited, "{to}");
+        eventually(PATIENCE, || {
+            from += 1;
+            (attempt(&runtime, &mut raw, Protocol::Tcp, from, to) == wanted).then_some(())
+        })
+        .unwrap_or_else(|| panic!("{to} is never {wanted:?}"));
+    };
+    for to in ["192.0.2.77:80", "[2001:db8::77]:80", "[64:ff9b::c000:24d]:80"] {
+        until(to, Outcome::Prohibited);
     }
     lab.host.ip("addr del 192.0.2.77/24 dev d0");
-    from += 1;
-    let to = "192.0.2.77:80".parse().unwrap();
-    assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, from, to), Outcome::Allowed);
+    until("192.0.2.77:80", Outcome::Allowed);
 }
