@@ -69,7 +69,8 @@ impl RuntimeHandle {
         self.counters.snapshot()
     }
 
-    /// Puts another policy in force, within a turn of the poll loop. On return it decides.
+    /// Puts another policy in force, within a turn of the poll loop. On return it decides. Names that the
+    /// policy before it did not mention are known from the guest's next query on.
     ///
     /// # Errors
     /// The policy cannot be enforced, the network has stopped, or the host is out of descriptors.

@@ -81,8 +81,11 @@ pub struct Rule {
 /// | cloud metadata services, and with them all of 169.254.0.0/16 | [`metadata`](Self::metadata) |
 /// | loopback, unspecified, multicast, reserved, IPv6 link-local, the guest's own subnet; IPv4-mapped and -compatible IPv6 addresses | none: no router forwards to them |
 ///
+/// The rules see the host's loopback under the name that the guest has for it, the gateway's address.
+///
 /// All that holds for every form in which an IPv6 address carries an IPv4 address. An address that may mean
-/// several (NAT64 with a local prefix, Teredo) is allowed only if each of them is.
+/// several (NAT64 with a local prefix, Teredo) is allowed only if each of them is. A NAT64 prefix that is a
+/// network's own (RFC 6052 section 2.2) cannot be told from others: deny it by a rule.
 ///
 /// # Names
 ///
