@@ -40,6 +40,17 @@ pub enum Overflow {
     Drop,
 }
 
+/// Who outside may send to a UDP mapping of the guest (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UdpFiltering {
+    /// An address that the guest has sent to through this mapping, from any port.
+    #[default]
+    AddressDependent,
+    /// Anyone whom the policy lets the guest send to.
+    EndpointIndependent,
+}
+
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
 #[derive(Clone, Debug)]
@@ -65,6 +76,22 @@ pub struct Limits {
     /// How long a flow may be silent whose handshake with the guest is not over, or that both ends have
     /// closed (RFC 5382 REQ-5: not less than 4 min). Default 4 min.
     pub tcp_transitory: Duration,
+    /// UDP mappings at once: endpoints of the guest, each with a host socket and about 1 KiB, and what
+    /// the kernel holds of datagrams that come faster than they are taken (net.core.rmem_max). Clients of
+    /// published UDP ports are limited by the same number. Above it the mapping that is closest to its end
+    /// gives way. Default 4,096.
+    pub udp_mappings: usize,
+    /// How long a UDP mapping may be silent (RFC 4787 REQ-5: not less than 2 min, 5 min recommended).
+    /// Default 5 min.
+    pub udp_idle: Duration,
+    /// As `udp_idle`, for a mapping that has only ever sent to port 53. Default 30 s.
+    pub udp_dns_idle: Duration,
+    /// Echo identifiers of the guest at once, each with a ping socket. Above it the one that is closest to
+    /// its end gives way. Default 256.
+    pub ping_mappings: usize,
+    /// How long the mapping of an echo identifier may be silent (RFC 5508 REQ-2: not less than 60 s).
+    /// Default 60 s.
+    pub ping_idle: Duration,
     /// The bound of each frame queue, in frames. Default 1,024.
     pub queue_frames: usize,
     /// The bound of each frame queue, in bytes. Default 4 MiB.
@@ -81,6 +108,11 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
+            udp_mappings: 4_096,
+            udp_idle: Duration::from_secs(5 * 60),
+            udp_dns_idle: Duration::from_secs(30),
+            ping_mappings: 256,
+            ping_idle: Duration::from_secs(60),
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
         }
@@ -102,6 +134,7 @@ pub(crate) struct Config {
     pub(crate) offload: Offload,
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
+    pub(crate) udp_filtering: UdpFiltering,
     pub(crate) limits: Limits,
 }
 
@@ -134,6 +167,7 @@ impl Default for Builder {
             offload: Offload::None,
             overflow: Overflow::Backpressure,
             host_loopback: false,
+            udp_filtering: UdpFiltering::AddressDependent,
             limits: Limits::default(),
         })
     }
@@ -201,6 +235,12 @@ impl Builder {
     /// listen there trust everyone who reaches them.
     pub fn host_loopback(mut self, allowed: bool) -> Self {
         self.0.host_loopback = allowed;
+        self
+    }
+
+    /// Who outside may send to the guest's UDP mappings.
+    pub fn udp_filtering(mut self, filtering: UdpFiltering) -> Self {
+        self.0.udp_filtering = filtering;
         self
     }
 
@@ -304,11 +344,13 @@ fn check_ipv6(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 6] = [
+    let bounds: [(&'static str, bool); 8] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
+        ("udp_mappings", (1..=1 << 16).contains(&limits.udp_mappings)),
+        ("ping_mappings", (1..=1 << 16).contains(&limits.ping_mappings)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
         ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
     ];

@@ -6,7 +6,11 @@ use smoltcp::time::Instant;
 
 use super::flows::{Flows, Turn};
 use super::frame;
+use super::icmp::{IcmpError, answer_error};
+use super::nat::{Carried, Nat, NatLimits};
+use super::reassembly::Reassembly;
 use super::token::Source;
+use super::udp::PublishedUdp;
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
@@ -14,14 +18,35 @@ use crate::metrics::Counters;
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
 
+/// Services of mappings in one turn; each moves 128 packets at the most.
+const MAPPINGS: usize = 64;
+
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    pub(crate) udp: Nat,
+    pub(crate) published_udp: PublishedUdp,
+    pub(crate) ping: Nat,
+    pub(crate) reassembly: Reassembly,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self { flows: Flows::new(config.limits.clone(), interface) }
+        let limits = &config.limits;
+        let udp = NatLimits {
+            mappings: limits.udp_mappings,
+            idle: limits.udp_idle.into(),
+            dns_idle: limits.udp_dns_idle.into(),
+        };
+        let idle = limits.ping_idle.into();
+        let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
+        Self {
+            flows: Flows::new(limits.clone(), interface),
+            udp: Nat::new(Carried::Udp, config.udp_filtering, udp),
+            published_udp: PublishedUdp::new(udp.mappings, udp.idle),
+            ping: Nat::new(Carried::Echo, config.udp_filtering, ping),
+            reassembly: Reassembly::default(),
+        }
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -31,14 +56,21 @@ impl Network {
 
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
-        if let Source::Flow(index) = source {
-            self.flows.host_event(index, event);
+        match source {
+            Source::Flow(index) => self.flows.host_event(index, event),
+            Source::Udp(index) => self.udp.host_event(index, event),
+            Source::PublishedUdp(index) => self.published_udp.host_event(index, event),
+            Source::Ping(index) => self.ping.host_event(index, event),
+            _ => {}
         }
     }
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
         self.flows.room_to_guest();
+        self.udp.room_to_guest();
+        self.published_udp.room_to_guest();
+        self.ping.room_to_guest();
     }
 
     /// Does what another thread asks for.
@@ -51,20 +83,41 @@ impl Network {
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.flows.serve(SERVICES, turn);
+        self.udp.serve(MAPPINGS, turn);
+        self.published_udp.serve(turn);
+        self.ping.serve(MAPPINGS, turn);
+        while let Some(first) = self.reassembly.expire(turn.now, turn.counters) {
+            answer_error(turn, &first, IcmpError::Reassembly);
+        }
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.flows.next_deadline()
+        [
+            self.flows.next_deadline(),
+            self.udp.next_deadline(),
+            self.published_udp.next_deadline(),
+            self.ping.next_deadline(),
+            self.reassembly.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
         self.flows.has_work()
+            || self.udp.has_work()
+            || self.published_udp.has_work()
+            || self.ping.has_work()
     }
 
     /// Ends everything.
     pub(crate) fn close_all(&mut self, counters: &Counters) {
         self.flows.close_all(counters);
+        self.udp.close_all(counters);
+        self.published_udp.close_all(counters);
+        self.ping.close_all(counters);
     }
 }
