@@ -14,6 +14,8 @@
 //! no more.
 
 mod answer;
+#[cfg(test)]
+mod bench;
 mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;

@@ -593,3 +593,6 @@ impl Mapping {
         mtu
     }
 }
+
+#[cfg(test)]
+mod tests;

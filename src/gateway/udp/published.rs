@@ -320,3 +320,6 @@ impl PublishedUdp {
         self.starved.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;
