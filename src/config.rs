@@ -135,6 +135,9 @@ pub(crate) struct Config {
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
     pub(crate) udp_filtering: UdpFiltering,
+    pub(crate) dhcp: bool,
+    pub(crate) dhcp_lease: Duration,
+    pub(crate) router_advertisements: bool,
     pub(crate) limits: Limits,
 }
 
@@ -168,6 +171,9 @@ impl Default for Builder {
             overflow: Overflow::Backpressure,
             host_loopback: false,
             udp_filtering: UdpFiltering::AddressDependent,
+            dhcp: true,
+            dhcp_lease: Duration::from_secs(24 * 3600),
+            router_advertisements: true,
             limits: Limits::default(),
         })
     }
@@ -244,6 +250,30 @@ impl Builder {
         self
     }
 
+    /// Whether the gateway is the guest's DHCP server (RFC 2131): it gives the guest's IPv4 address,
+    /// the gateway as router and resolver, and the MTU. On by default; a guest that is configured
+    /// otherwise does not ask.
+    pub fn dhcp(mut self, on: bool) -> Self {
+        self.0.dhcp = on;
+        self
+    }
+
+    /// How long a lease is, in whole seconds: a minute to 136 years, by default 24 hours. The guest asks
+    /// again after half of it, which wakes it.
+    pub fn dhcp_lease(mut self, time: Duration) -> Self {
+        self.0.dhcp_lease = time;
+        self
+    }
+
+    /// Whether the gateway answers router solicitations (RFC 4861) with the guest's IPv6 prefix, the
+    /// MTU, itself as resolver, and itself as default router while the host has an IPv6 default route.
+    /// On by default; a guest that never solicits hears nothing. With a prefix of 64 bits the guest
+    /// makes its own addresses.
+    pub fn router_advertisements(mut self, on: bool) -> Self {
+        self.0.router_advertisements = on;
+        self
+    }
+
     /// The bounds of what the guest can make the host spend.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
@@ -299,6 +329,9 @@ impl Builder {
         }
         check_ipv4(config)?;
         check_ipv6(config)?;
+        if !(60..u64::from(u32::MAX)).contains(&config.dhcp_lease.as_secs()) {
+            return Err(ConfigError::Limit("dhcp_lease"));
+        }
         check_limits(&config.limits)
     }
 }

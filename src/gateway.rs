@@ -14,6 +14,7 @@
 //! no more.
 
 mod answer;
+mod autoconfiguration;
 #[cfg(test)]
 mod bench;
 mod buffer_end;
@@ -22,6 +23,7 @@ mod check;
 mod classify;
 mod datagram;
 mod device;
+mod dhcp;
 mod egress;
 mod end;
 mod flow;
@@ -40,6 +42,7 @@ mod ping;
 mod policy;
 mod reassembly;
 mod reset;
+mod router;
 #[cfg(test)]
 mod testing;
 mod timers;
@@ -223,6 +226,9 @@ impl Gateway {
             network.command(command, &mut turn);
         }
         network.serve(&mut turn);
+        if is_down {
+            network.farewell(&mut turn);
+        }
         let Some(halves) = halves else { return ended };
         if halves.has_sender() {
             // Nobody need be woken: the queue is drained here.

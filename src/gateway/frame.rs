@@ -4,14 +4,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet};
+use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 
 use super::classify::{Verdict, classify};
 use super::flows::Turn;
 use super::icmp::IcmpError;
+use super::neighbor::Solicitation;
 use super::network::Network;
 use super::ping::IcmpHead;
-use super::{icmp, neighbor, packet, udp};
+use super::{autoconfiguration, icmp, neighbor, packet, udp};
 use crate::metrics::DropReason;
 use crate::wire::{ETHERNET, be16};
 
@@ -81,10 +82,17 @@ fn carry(
         Verdict::Icmp(head) => return icmp_beyond(frame, &head, network, turn),
         // It was whole.
         Verdict::Fragment(_) => Err(DropReason::Fragment),
-        Verdict::Dhcp(_) => Err(DropReason::Protocol),
+        Verdict::Dhcp(head) => {
+            match autoconfiguration::dhcp(&frame, &head, network.dhcp.as_ref(), turn) {
+                Ok(Some(reply)) => turn.outlet.reply(reply),
+                Ok(None) => turn.counters.link_notices.add(1),
+                Err(reason) => turn.counters.dropped(reason),
+            }
+            return Some(frame);
+        }
         Verdict::Arp { mac, address } => {
             turn.counters.neighbor_replies.add(1);
-            Ok(neighbor::arp_reply(frame, turn.link, mac, address))
+            Ok(Some(neighbor::arp_reply(frame, turn.link, mac, address)))
         }
         Verdict::Icmpv4 { end } => {
             let (source, destination) = (turn.link.guest_ipv4, turn.link.gateway_ipv4);
@@ -96,13 +104,12 @@ fn carry(
                 let message = ETHERNET + 40..end;
                 return icmp_here(frame, source.into(), destination.into(), message, network, turn);
             }
-            ndisc(frame, turn, source, destination, hop_limit)
+            ndisc(frame, network, turn, source, destination, hop_limit)
         }
     };
     match reply {
-        Ok(reply) => {
-            turn.outlet.reply(reply);
-        }
+        Ok(Some(reply)) => turn.outlet.reply(reply),
+        Ok(None) => turn.counters.link_notices.add(1),
         Err(reason) => turn.counters.dropped(reason),
     }
     None
@@ -165,7 +172,9 @@ fn icmp_here(
             }
             _ => icmp::echo_reply_v4(frame, turn.link, end),
         };
-        reply.map(|reply| turn.outlet.reply(reply));
+        if let Some(reply) = reply {
+            turn.outlet.reply(reply);
+        }
         return None;
     }
     let sequence = be16(&frame, request.message.start + 6).unwrap_or_default();
@@ -213,14 +222,15 @@ fn guest_error(message: &[u8], network: &Network, turn: &Turn<'_, '_>) {
     }
 }
 
-/// Neighbour discovery.
+/// Neighbour and router discovery. `Ok(None)` if there is nothing to say.
 fn ndisc(
     frame: Vec<u8>,
+    network: &mut Network,
     turn: &Turn<'_, '_>,
     source: Ipv6Addr,
     destination: Ipv6Addr,
     hop_limit: u8,
-) -> Result<Vec<u8>, DropReason> {
+) -> Result<Option<Vec<u8>>, DropReason> {
     let ethernet = EthernetFrame::new_checked(&frame[..]).map_err(|_| DropReason::Malformed)?;
     let ip = Ipv6Packet::new_checked(ethernet.payload()).map_err(|_| DropReason::Malformed)?;
     let packet = Icmpv6Packet::new_checked(ip.payload()).map_err(|_| DropReason::Malformed)?;
@@ -228,12 +238,13 @@ fn ndisc(
     let message = Icmpv6Repr::parse(&source, &destination, &packet, &caps)
         .map_err(|_| DropReason::Malformed)?;
     let Icmpv6Repr::Ndisc(message) = message else { return Err(DropReason::Icmp) };
-    let buffer = turn.outlet.queues.buffer(0);
-    let link = turn.link;
-    let reply =
-        neighbor::neighbor_advertisement(buffer, link, &message, source, destination, hop_limit)
-            .ok_or(DropReason::Ndp)?;
-    turn.counters.neighbor_replies.add(1);
+    let solicitation = Solicitation { message, source, destination, hop_limit };
+    let reply = match message {
+        NdiscRepr::RouterSolicit { .. } => {
+            autoconfiguration::solicited(&solicitation, &mut network.router, turn)
+        }
+        _ => neighbor::solicited(&solicitation, turn),
+    };
     turn.outlet.queues.recycle(frame);
-    Ok(reply)
+    reply
 }

@@ -4,13 +4,15 @@ use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::dhcp::DhcpServer;
 use super::flows::{Flows, Turn};
-use super::frame;
 use super::icmp::{IcmpError, answer_error};
 use super::nat::{Carried, Nat, NatLimits};
 use super::reassembly::Reassembly;
+use super::router::Router;
 use super::token::Source;
 use super::udp::PublishedUdp;
+use super::{autoconfiguration, frame};
 use crate::config::Config;
 use crate::control::Command;
 use crate::metrics::Counters;
@@ -28,10 +30,15 @@ pub(crate) struct Network {
     pub(crate) published_udp: PublishedUdp,
     pub(crate) ping: Nat,
     pub(crate) reassembly: Reassembly,
+    /// `None` if the guest gets no addresses over DHCP.
+    pub(crate) dhcp: Option<DhcpServer>,
+    /// `None` if the guest hears of no router.
+    pub(crate) router: Option<Router>,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
+        let resolver = vec![config.gateway_ipv4];
         let limits = &config.limits;
         let udp = NatLimits {
             mappings: limits.udp_mappings,
@@ -46,6 +53,8 @@ impl Network {
             published_udp: PublishedUdp::new(udp.mappings, udp.idle),
             ping: Nat::new(Carried::Echo, config.udp_filtering, ping),
             reassembly: Reassembly::default(),
+            dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
+            router: config.router_advertisements.then(|| Router::new(false)),
         }
     }
 
@@ -89,6 +98,7 @@ impl Network {
         while let Some(first) = self.reassembly.expire(turn.now, turn.counters) {
             answer_error(turn, &first, IcmpError::Reassembly);
         }
+        autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
@@ -99,6 +109,7 @@ impl Network {
             self.published_udp.next_deadline(),
             self.ping.next_deadline(),
             self.reassembly.next_deadline(),
+            self.router.as_ref().and_then(Router::next_deadline),
         ]
         .into_iter()
         .flatten()
@@ -111,6 +122,11 @@ impl Network {
             || self.udp.has_work()
             || self.published_udp.has_work()
             || self.ping.has_work()
+    }
+
+    /// Says to the guest that the gateway is going.
+    pub(crate) fn farewell(&mut self, turn: &mut Turn<'_, '_>) {
+        autoconfiguration::farewell(&mut self.router, turn);
     }
 
     /// Ends everything.

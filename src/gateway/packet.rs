@@ -166,7 +166,7 @@ fn send(
             return false;
         };
         mark_ipv4(&mut frame, identification, 0, false);
-        return outlet.reply(frame);
+        return outlet.send(frame);
     }
     let ipv6 = source.is_ipv6();
     if !has_room_for(outlet, link, ipv6, len, 1) {
@@ -182,7 +182,7 @@ fn send(
         } else {
             fragment_v4(outlet, link, source, destination, upper, fragment)
         };
-        frame.is_some_and(|frame| outlet.reply(frame))
+        frame.is_some_and(|frame| outlet.send(frame))
     })
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn frame(bytes: &[u8], mtu: usize) {
     assert!(bytes.len() <= mtu + 14, "{} bytes would wedge a guest of MTU {mtu}", bytes.len());
     let ethernet = EthernetFrame::new_checked(bytes).unwrap();
     assert_eq!(ethernet.src_addr().0, GATEWAY_MAC);
-    assert_eq!(ethernet.dst_addr().0, GUEST_MAC);
+    assert_eq!(ethernet.dst_addr().0, if to_all(bytes) { [0xff; 6] } else { GUEST_MAC });
     match ethernet.ethertype() {
         EthernetProtocol::Arp => {
             ArpRepr::parse(&ArpPacket::new_checked(ethernet.payload()).unwrap()).unwrap();
@@ -60,6 +60,7 @@ fn transport(protocol: IpProtocol, source: IpAddress, destination: IpAddress, pa
         assert_ne!(udp.checksum(), 0, "there is a UDP checksum");
         assert!(udp.verify_checksum(&source, &destination), "the UDP checksum");
         assert_eq!(usize::from(udp.len()), packet.len());
+        assert!(udp.src_port() != 0 && udp.dst_port() != 0);
         return;
     }
     assert_eq!(protocol, IpProtocol::Tcp, "the gateway sends nothing else");
@@ -67,4 +68,9 @@ fn transport(protocol: IpProtocol, source: IpAddress, destination: IpAddress, pa
     assert!(tcp.verify_checksum(&source, &destination), "the TCP checksum");
     assert_ne!(tcp.src_port(), 0);
     assert_ne!(tcp.dst_port(), 0);
+}
+
+/// Whether this is an IPv4 broadcast.
+fn to_all(bytes: &[u8]) -> bool {
+    bytes.get(12..14) == Some(&[8, 0]) && bytes.get(30..34) == Some(&[0xff; 4])
 }

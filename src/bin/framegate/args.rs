@@ -79,6 +79,14 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "backpressure")]
     overflow: OverflowName,
 
+    /// Be no DHCP server: the guest is configured otherwise.
+    #[arg(long)]
+    no_dhcp: bool,
+
+    /// Send no IPv6 router advertisements.
+    #[arg(long)]
+    no_router_advertisements: bool,
+
     /// Let the guest reach the host's loopback at the gateway's address. It can then use every
     /// service that listens there.
     #[arg(long)]
@@ -102,7 +110,9 @@ impl Serve {
             .mtu(self.mtu)
             .offload(self.offload.into())
             .overflow(self.overflow.into())
-            .host_loopback(self.host_loopback);
+            .host_loopback(self.host_loopback)
+            .dhcp(!self.no_dhcp)
+            .router_advertisements(!self.no_router_advertisements);
         let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
