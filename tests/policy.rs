@@ -25,8 +25,8 @@ use support_guest::raw::{ACK, RST, Raw, SYN, Seen, Segment, ip_frame};
 use support_guest::wire::start;
 use support_guest::{GATEWAY_V4, GATEWAY_V6, PATIENCE, guest_address};
 
-/// The protocols that the gateway carries so far.
-const PROTOCOLS: &[Protocol] = &[Protocol::Tcp];
+/// The protocols that the gateway carries.
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
 
 fn policy(default: Action, rules: &[&str]) -> Policy {
     rules.iter().fold(Policy::new(default), |policy, rule| policy.rule(rule.parse().unwrap()))
@@ -172,7 +172,7 @@ fn matrix_of_rules_protocols_and_forms() {
     for (kind, policy, allowed) in kinds {
         let (runtime, mut raw) = gateway(policy);
         let mut from = 5000;
-        for protocol in PROTOCOLS.iter().copied() {
+        for protocol in PROTOCOLS {
             for (form, address) in FORMS {
                 for port in [80, 443] {
                     from += 1;
@@ -223,7 +223,7 @@ fn matrix_of_metadata_services_and_protocols() {
     // Rules do not open them.
     let (runtime, mut raw) = gateway(policy(Action::Allow, &["allow *", "allow 169.254.0.0/16"]));
     let mut from = 5000;
-    for protocol in PROTOCOLS.iter().copied() {
+    for protocol in PROTOCOLS {
         for address in METADATA {
             from += 1;
             let to = SocketAddr::new(address.parse().unwrap(), 80);
@@ -264,7 +264,7 @@ fn matrix_of_the_ways_to_the_loopback() {
         ("64:ff9b::100.96.0.1", Outcome::Prohibited),
         ("2002:6460:1::1", Outcome::Prohibited),
     ] {
-        for protocol in PROTOCOLS.iter().copied() {
+        for protocol in PROTOCOLS {
             from += 1;
             let to = SocketAddr::new(address.parse().unwrap(), 80);
             let outcome = attempt(&runtime, &mut raw, protocol, from, to);
@@ -284,7 +284,7 @@ fn matrix_of_the_ways_to_the_loopback() {
     let [high, low] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
     for address in [own.to_string(), format!("64:ff9b::{own}"), format!("2002:{high:x}:{low:x}::1")]
     {
-        for protocol in PROTOCOLS.iter().copied() {
+        for protocol in PROTOCOLS {
             from += 1;
             let to = SocketAddr::new(address.parse().unwrap(), 80);
             let outcome = attempt(&runtime, &mut raw, protocol, from, to);
@@ -583,7 +583,7 @@ fn matrix_of_names() {
             assert_eq!((code, records.min(1)), wanted, "{what}");
         }
         let mut from = 5000;
-        for protocol in PROTOCOLS.iter().copied() {
+        for protocol in PROTOCOLS {
             for (form, address) in &FORMS[..4] {
                 for port in [25, 443] {
                     from += 1;
