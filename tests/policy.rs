@@ -22,6 +22,7 @@ use support::namespace::Namespace;
 use support::{eventually, prerequisites};
 use support_guest::host::Server;
 use support_guest::raw::{ACK, RST, Raw, SYN, Seen, Segment, ip_frame};
+use support_guest::udp::Peer;
 use support_guest::wire::start;
 use support_guest::{GATEWAY_V4, GATEWAY_V6, PATIENCE, guest_address};
 
@@ -79,6 +80,8 @@ enum Outcome {
     Prohibited,
     /// The guest hears that nobody is there.
     Reset,
+    /// The guest hears that no port is open.
+    NoPort,
     /// Nobody hears anything.
     Dropped,
 }
@@ -121,6 +124,9 @@ fn attempt(
         let seen = heard.pop().or_else(|| raw.receive(PATIENCE));
         match seen {
             Some(Seen::Icmp(3, 13) | Seen::Icmp(1, 1)) => return Outcome::Prohibited,
+            Some(Seen::Icmp(3, 3) | Seen::Icmp(1, 4)) if protocol == Protocol::Udp => {
+                return Outcome::NoPort;
+            }
             Some(Seen::Tcp(segment)) if segment.is(RST | ACK) && segment.to_port == from => {
                 return Outcome::Reset;
             }
@@ -276,8 +282,9 @@ fn matrix_of_the_ways_to_the_loopback() {
         from += 1;
         let to = SocketAddr::new(address, 80);
         assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, from, to), Outcome::Reset, "{to}");
+        assert_eq!(attempt(&runtime, &mut raw, Protocol::Udp, from, to), Outcome::NoPort, "{to}");
     }
-    assert_eq!(runtime.stats().denied_host_loopback, 2);
+    assert_eq!(runtime.stats().denied_host_loopback, 4);
     // The host's own address, as it is and in IPv6.
     let Some(own) = own else { return };
     let [a, b, c, d] = own.octets();
@@ -382,6 +389,36 @@ fn a_recheck_prohibits_connections_under_way() {
     runtime.handle().set_policy(&Policy::new(Action::Deny), LiveFlows::Recheck).unwrap();
     assert_eq!(raw.receive(PATIENCE), Some(Seen::Icmp(3, 13)));
     assert_eq!(runtime.stats().tcp_half_open, 0);
+}
+
+#[test]
+fn udp_that_is_live_follows_the_policy_or_stays() {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = SocketAddr::new(GATEWAY_V4.into(), server.local_addr().unwrap().port());
+    let (runtime, mut peer) = Peer::start(Runtime::builder().host_loopback(true));
+    let mut buffer = [0; 16];
+    let mut exchange = |peer: &mut Peer, ask: &[u8]| {
+        peer.send(5000, to, ask);
+        let (len, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], ask);
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!(peer.datagram(), (to, 5000, b"answer".to_vec()));
+        from
+    };
+    exchange(&mut peer, b"one");
+    runtime.handle().set_policy(&Policy::new(Action::Deny), LiveFlows::Keep).unwrap();
+    let outside = exchange(&mut peer, b"two");
+    // Another endpoint of the guest is another mapping.
+    peer.send(5001, to, b"new");
+    assert!(matches!(peer.next(), support_guest::udp::Seen::Icmp { kind: 3, code: 13, .. }));
+    runtime.handle().set_policy(&Policy::new(Action::Deny), LiveFlows::Recheck).unwrap();
+    server.send_to(b"unasked", outside).unwrap();
+    peer.until(&runtime, |stats| stats.dropped(DropReason::Policy) == 2);
+    peer.send(5000, to, b"three");
+    assert!(matches!(peer.next(), support_guest::udp::Seen::Icmp { kind: 3, code: 13, .. }));
+    server.set_nonblocking(true).unwrap();
+    assert_eq!(server.recv_from(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -98,9 +98,20 @@ impl Egress {
         decision
     }
 
+    /// Whether the guest may send there, as it is; for packets from there, which are no decision of the
+    /// guest's: neither counted nor told.
+    pub(crate) fn permits(
+        &self,
+        protocol: Protocol,
+        remote: SocketAddr,
+        link: &Link,
+        now: Instant,
+    ) -> bool {
+        self.judge(protocol, remote, link, Some(now)).0 == Decision::Connect(remote)
+    }
+
     /// Changes whenever an earlier decision may no longer hold: with a policy that is to be applied to
     /// live flows, and with the host's addresses.
-    #[allow(dead_code)] // until datagrams are carried
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }

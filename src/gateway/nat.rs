@@ -216,7 +216,14 @@ impl Nat {
         destination: SocketAddr,
         turn: &mut Turn<'_, '_>,
     ) -> Result<SocketAddr, Unreachable> {
-        let why = match turn.egress.decide(self.protocol(), destination, turn.link, turn.now) {
+        let is_live = mapping
+            .and_then(|at| self.table.get(at))
+            .is_some_and(|mapping| mapping.peers.knows(destination));
+        let decision = match is_live {
+            true => turn.egress.recheck(self.protocol(), destination, turn.link),
+            false => turn.egress.decide(self.protocol(), destination, turn.link, turn.now),
+        };
+        let why = match decision {
             Decision::Connect(host) => return Ok(host),
             // Nothing listens there.
             Decision::Refuse => Unreachable::Port,
@@ -547,7 +554,7 @@ impl Mapping {
             if self.peers.find(destination, generation, turn.now).is_some() {
                 return Ok(name);
             }
-            return match turn.egress.decide(protocol, destination, turn.link, turn.now) {
+            return match turn.egress.recheck(protocol, destination, turn.link) {
                 Decision::Connect(host) => {
                     self.peers.allow(destination, host, generation, turn.now);
                     Ok(name)
@@ -561,7 +568,7 @@ impl Mapping {
         // Whom the guest may not send to may not send to the guest.
         let is_open = filtering == UdpFiltering::EndpointIndependent
             && carried == Carried::Udp
-            && turn.egress.decide(protocol, from, turn.link, turn.now) == Decision::Connect(from);
+            && turn.egress.permits(protocol, from, turn.link, turn.now);
         if is_open { Ok(from) } else { Err(DropReason::Filtered) }
     }
 
