@@ -139,7 +139,7 @@ do_demo() {
 do_netns() {
     step 'tests on real kernels: network namespaces, QEMU' env CI="${CI:-true}" \
         cargo test --locked --no-fail-fast --release --features cli --test netns --test netns_config \
-        --test policy --test qemu -- \
+        --test netns_udp --test policy --test qemu -- \
         --test-threads=1 --nocapture
 }
 

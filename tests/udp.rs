@@ -249,10 +249,8 @@ fn rfc_5508_req_8_a_prohibited_destination_is_said_to_be_prohibited() {
         assert_eq!((kind, code), if to.is_ipv4() { (3, 13) } else { (1, 1) });
         assert_eq!(quoted(&quote).1, to);
     }
-    for to in [Ipv4Addr::new(169, 254, 169, 254)] {
-        guest.wire.send(&echo(to.into(), 1, 1, b"ping"));
-        let Seen::Icmp { kind: 3, code: 13, .. } = guest.next() else { panic!() };
-    }
+    guest.wire.send(&echo(Ipv4Addr::new(169, 254, 169, 254).into(), 1, 1, b"ping"));
+    assert!(matches!(guest.next(), Seen::Icmp { kind: 3, code: 13, .. }));
     assert_eq!(runtime.stats().udp_opened, 0);
 }
 
@@ -570,12 +568,7 @@ fn without_descriptors_new_mappings_are_prohibited_and_old_ones_live() {
     for port in 5000..5100 {
         guest.send(port, server.address, b"more");
     }
-    loop {
-        match guest.next() {
-            Seen::Icmp { kind: 3, code: 13, .. } => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    assert!(matches!(guest.next(), Seen::Icmp { kind: 3, code: 13, .. }));
     guest.until(&runtime, |stats| {
         stats.udp_mappings + stats.dropped(DropReason::HostResource) == 101
     });

@@ -8,7 +8,7 @@ use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRe
 
 use super::classify::{Verdict, classify};
 use super::flows::Turn;
-use super::icmp::IcmpError;
+use super::icmp::{IcmpError, Unreachable};
 use super::neighbor::Solicitation;
 use super::network::Network;
 use super::ping::IcmpHead;
@@ -37,6 +37,11 @@ pub(crate) fn handle(
         Ok(verdict) => Ok((frame, verdict)),
         Err(reason) => {
             turn.counters.dropped(reason);
+            // RFC 1122 section 3.2.2.1: nobody would answer.
+            if reason == DropReason::Protocol {
+                let why = Unreachable::Protocol;
+                icmp::answer_error(turn, &frame, IcmpError::Unreachable(why));
+            }
             return Some(frame);
         }
     };

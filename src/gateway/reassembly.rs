@@ -87,9 +87,7 @@ impl Reassembly {
         let before = partial.cost();
         let taken = partial.take(fragment, head, bytes);
         self.bytes = self.bytes - before + partial.cost();
-        if let Err(reason) = taken {
-            return Err(reason);
-        }
+        taken?;
         if partial.is_whole() {
             let partial = self.partials.remove(at).ok_or(DropReason::Fragment)?;
             self.bytes -= partial.cost();

@@ -39,6 +39,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -87,6 +87,7 @@ impl PublishedUdp {
     ///
     /// # Errors
     /// The socket can't be made non-blocking, or be watched.
+    #[allow(dead_code)] // until ports are published
     pub(crate) fn add(
         &mut self,
         socket: UdpSocket,
@@ -101,6 +102,7 @@ impl PublishedUdp {
     }
 
     /// Publishes a socket no longer and forgets its clients. Gives the socket back.
+    #[allow(dead_code)] // until ports are published
     pub(crate) fn remove(
         &mut self,
         at: usize,
@@ -145,30 +147,22 @@ impl PublishedUdp {
         let Some(published) = self.sockets.get(key.socket) else { return false };
         self.clients.extend(at, turn.now + self.idle);
         let payload = frame.get(head.payload.clone()).unwrap_or_default();
-        let mut tries = 0;
-        loop {
-            let error = match datagram::send(
-                published.socket.as_fd(),
-                std::iter::once((key.client, payload)),
-            ) {
-                Ok(_) => {
-                    turn.counters.udp_datagrams_to_host.add(1);
-                    turn.counters.udp_bytes_to_host.add(payload.len() as u64);
-                    return true;
-                }
-                Err(error) => error,
-            };
-            match error.kind() {
-                io::ErrorKind::WouldBlock => turn.counters.dropped(DropReason::DatagramQueue),
-                // The error of an earlier datagram.
-                io::ErrorKind::ConnectionRefused if tries < 2 => {
-                    tries += 1;
-                    continue;
-                }
-                _ => answer_failed_send(frame, &error, None, turn),
+        let send = || {
+            let datagram = std::iter::once((key.client, payload));
+            datagram::send(published.socket.as_fd(), datagram)
+        };
+        // The error of an earlier datagram comes out here; then this one goes the second time.
+        match send().or_else(|_| send()) {
+            Ok(_) => {
+                turn.counters.udp_datagrams_to_host.add(1);
+                turn.counters.udp_bytes_to_host.add(payload.len() as u64);
             }
-            return true;
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                turn.counters.dropped(DropReason::DatagramQueue);
+            }
+            Err(error) => answer_failed_send(frame, &error, None, turn),
         }
+        true
     }
 
     /// The kernel has news of a published socket.
@@ -218,11 +212,7 @@ impl PublishedUdp {
         // Out of the way: clients are looked up while its datagrams are read.
         let mut inbox = self.inbox.take().unwrap_or_else(Inbox::new);
         let (mut received, mut errors) = (0, 0);
-        loop {
-            let Some(published) = self.sockets.get_mut(at) else { break };
-            if !published.readable {
-                break;
-            }
+        while let Some(published) = self.sockets.get_mut(at).filter(|known| known.readable) {
             if received >= RECEIVES || errors >= ERRORS {
                 self.activate(at);
                 break;
