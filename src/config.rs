@@ -83,7 +83,7 @@ pub struct Limits {
     pub tcp_transitory: Duration,
     /// DNS queries under way at once: 1 to 65,536. Each costs one host socket, more while upstreams are
     /// silent, and what it and its answer hold; all of them hold 32 MiB at the most. A query above it is
-    /// answered with SERVFAIL. Default 1,024.
+    /// answered with SERVFAIL. Default 4,096.
     pub dns_queries: usize,
     /// Connections of the guest to the DNS forwarder at once; part of `tcp_flows`. Each may hold
     /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
@@ -105,7 +105,7 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
-            dns_queries: 1_024,
+            dns_queries: 4_096,
             dns_connections: 64,
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
@@ -132,6 +132,9 @@ pub(crate) struct Config {
     pub(crate) dns_intercept: bool,
     pub(crate) dns_records: Vec<(String, IpAddr)>,
     pub(crate) resolver_file: PathBuf,
+    pub(crate) dhcp: bool,
+    pub(crate) dhcp_lease: Duration,
+    pub(crate) router_advertisements: bool,
     pub(crate) limits: Limits,
 }
 
@@ -168,6 +171,9 @@ impl Default for Builder {
             dns_intercept: false,
             dns_records: Vec::new(),
             resolver_file: PathBuf::from("/etc/resolv.conf"),
+            dhcp: true,
+            dhcp_lease: Duration::from_secs(24 * 3600),
+            router_advertisements: true,
             limits: Limits::default(),
         })
     }
@@ -268,6 +274,30 @@ impl Builder {
         self
     }
 
+    /// Whether the gateway is the guest's DHCP server (RFC 2131): it gives the guest's IPv4 address,
+    /// the gateway as router and resolver, and the MTU. On by default; a guest that is configured
+    /// otherwise does not ask.
+    pub fn dhcp(mut self, on: bool) -> Self {
+        self.0.dhcp = on;
+        self
+    }
+
+    /// How long a lease is, in whole seconds: a minute to 136 years, by default 24 hours. The guest asks
+    /// again after half of it, which wakes it.
+    pub fn dhcp_lease(mut self, time: Duration) -> Self {
+        self.0.dhcp_lease = time;
+        self
+    }
+
+    /// Whether the gateway answers router solicitations (RFC 4861) with the guest's IPv6 prefix, the
+    /// MTU, itself as resolver, and itself as default router while the host has an IPv6 default route.
+    /// On by default; a guest that never solicits hears nothing. With a prefix of 64 bits the guest
+    /// makes its own addresses.
+    pub fn router_advertisements(mut self, on: bool) -> Self {
+        self.0.router_advertisements = on;
+        self
+    }
+
     /// The bounds of what the guest can make the host spend.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
@@ -324,6 +354,9 @@ impl Builder {
         check_ipv4(config)?;
         check_ipv6(config)?;
         check_dns(config)?;
+        if !(60..u64::from(u32::MAX)).contains(&config.dhcp_lease.as_secs()) {
+            return Err(ConfigError::Limit("dhcp_lease"));
+        }
         check_limits(&config.limits)
     }
 }

@@ -14,12 +14,14 @@
 //! no more.
 
 mod answer;
+mod autoconfiguration;
 mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;
 mod classify;
 mod datagram;
 mod device;
+mod dhcp;
 mod dns;
 mod egress;
 mod end;
@@ -37,6 +39,7 @@ mod packet;
 mod policy;
 mod reassembly;
 mod reset;
+mod router;
 #[cfg(test)]
 mod testing;
 mod timers;
@@ -222,6 +225,9 @@ impl Gateway {
             network.command(command, &mut turn);
         }
         network.serve(&mut turn);
+        if is_down {
+            network.farewell(&mut turn);
+        }
         let Some(halves) = halves else { return ended };
         if halves.has_sender() {
             // Nobody need be woken: the queue is drained here.

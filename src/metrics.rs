@@ -54,6 +54,11 @@ drop_reasons! {
     Arp => "arp",
     /// An NDP message that asks for nothing of ours, or breaks RFC 4861's rules for it.
     Ndp => "ndp",
+    /// A DHCP message that breaks the protocol's rules, or asks for nothing that a server gives, or
+    /// comes while the server is off ([`Builder::dhcp`](crate::Builder::dhcp)).
+    Dhcp => "dhcp",
+    /// A DHCP message for a client whose hardware address is not the guest's.
+    DhcpClient => "dhcp_client",
     /// An ICMP message other than an echo request to the gateway.
     Icmp => "icmp",
     /// A TCP segment of no flow.
@@ -194,6 +199,14 @@ counters! {
     icmp_errors,
     /// Packets of the guest that were put together from fragments.
     reassembled,
+    /// DHCP messages that the gateway has answered.
+    dhcp_replies,
+    /// Router advertisements sent.
+    router_advertisements,
+    /// Messages of ARP's, NDP's and DHCP's kind that want no answer: duplicate address detection for
+    /// the guest's own addresses, a lease declined or given back, a router solicitation that the next
+    /// advertisement answers.
+    link_notices,
     /// Turns of the poll loop.
     turns,
 }

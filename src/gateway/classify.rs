@@ -38,7 +38,8 @@ pub(crate) enum Verdict {
     Tcp(Segment),
     /// A UDP datagram to carry on.
     Udp(DatagramHead),
-    /// A datagram for the DHCP server, perhaps from a guest that has no address yet.
+    /// A datagram for the DHCP server, from any source: the guest may have no address yet, or that of
+    /// another network. The server decides.
     Dhcp(DatagramHead),
 }
 
@@ -127,8 +128,9 @@ fn ipv4(
     };
     if ip.next_header() == IpProtocol::Udp
         && !is_fragment
-        && (source.is_unspecified() || source == link.guest_ipv4)
-        && (destination.is_broadcast() || destination == link.gateway_ipv4)
+        && (destination.is_broadcast()
+            || destination == link.gateway_ipv4
+                && (source.is_unspecified() || source == link.guest_ipv4))
         && let Ok(head) = datagram()
         && head.destination.port() == DHCP_SERVER
     {

@@ -3,12 +3,13 @@
 use std::net::Ipv6Addr;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet};
+use smoltcp::wire::{EthernetFrame, Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 
 use super::classify::{Verdict, classify};
 use super::flows::Turn;
+use super::neighbor::Solicitation;
 use super::network::Network;
-use super::{icmp, neighbor};
+use super::{autoconfiguration, icmp, neighbor};
 use crate::metrics::DropReason;
 
 /// Does what one frame asks for. A buffer that is free again comes back.
@@ -30,8 +31,18 @@ pub(crate) fn handle(
             network.dns.datagram(&head, &frame, turn);
             return Some(frame);
         }
-        Verdict::Udp(_) | Verdict::Dhcp(_) => {
+        Verdict::Udp(_) => {
             turn.counters.dropped(DropReason::Protocol);
+            return Some(frame);
+        }
+        Verdict::Dhcp(head) => {
+            match autoconfiguration::dhcp(&frame, &head, network.dhcp.as_ref(), turn) {
+                Ok(Some(reply)) => {
+                    turn.outlet.reply(reply);
+                }
+                Ok(None) => turn.counters.link_notices.add(1),
+                Err(reason) => turn.counters.dropped(reason),
+            }
             return Some(frame);
         }
         Verdict::Arp { mac, address } => {
@@ -49,8 +60,12 @@ pub(crate) fn handle(
             }
         },
         Verdict::Icmpv6 { source, destination, hop_limit, end } => {
-            match icmpv6(frame, turn, source, destination, hop_limit, end) {
-                Ok(reply) => reply,
+            match icmpv6(frame, network, turn, source, destination, hop_limit, end) {
+                Ok(Some(reply)) => reply,
+                Ok(None) => {
+                    turn.counters.link_notices.add(1);
+                    return None;
+                }
                 Err(reason) => {
                     turn.counters.dropped(reason);
                     return None;
@@ -62,15 +77,16 @@ pub(crate) fn handle(
     None
 }
 
-/// Neighbour discovery and echo over IPv6.
+/// Neighbour and router discovery and echo over IPv6. `Ok(None)` if there is nothing to say.
 fn icmpv6(
     frame: Vec<u8>,
+    network: &mut Network,
     turn: &Turn<'_, '_>,
     source: Ipv6Addr,
     destination: Ipv6Addr,
     hop_limit: u8,
     end: usize,
-) -> Result<Vec<u8>, DropReason> {
+) -> Result<Option<Vec<u8>>, DropReason> {
     let ethernet = EthernetFrame::new_checked(&frame[..]).map_err(|_| DropReason::Malformed)?;
     let ip = Ipv6Packet::new_checked(ethernet.payload()).map_err(|_| DropReason::Malformed)?;
     let packet = Icmpv6Packet::new_checked(ip.payload()).map_err(|_| DropReason::Malformed)?;
@@ -82,22 +98,18 @@ fn icmpv6(
             let reply = icmp::echo_reply_v6(frame, turn.link, end, source, destination)
                 .ok_or(DropReason::Icmp)?;
             turn.counters.echo_replies.add(1);
-            Ok(reply)
+            Ok(Some(reply))
         }
         Icmpv6Repr::Ndisc(message) => {
-            let buffer = turn.outlet.queues.buffer(0);
-            let reply = neighbor::neighbor_advertisement(
-                buffer,
-                turn.link,
-                &message,
-                source,
-                destination,
-                hop_limit,
-            )
-            .ok_or(DropReason::Ndp)?;
-            turn.counters.neighbor_replies.add(1);
+            let solicitation = Solicitation { message, source, destination, hop_limit };
+            let reply = match message {
+                NdiscRepr::RouterSolicit { .. } => {
+                    autoconfiguration::solicited(&solicitation, &mut network.router, turn)
+                }
+                _ => neighbor::solicited(&solicitation, turn),
+            };
             turn.outlet.queues.recycle(frame);
-            Ok(reply)
+            reply
         }
         _ => Err(DropReason::Icmp),
     }

@@ -77,6 +77,11 @@ impl Link {
         u128::from(address) & self.ipv6_mask == self.ipv6_prefix
     }
 
+    /// The guest's IPv6 prefix, and its length.
+    pub(crate) fn prefix_v6(&self) -> (Ipv6Addr, u8) {
+        (Ipv6Addr::from(self.ipv6_prefix), self.ipv6_mask.count_ones() as u8)
+    }
+
     /// Whether the address lies in the guest's IPv4 subnet, as its network and broadcast address do.
     pub(crate) fn in_subnet(&self, address: Ipv4Addr) -> bool {
         let host_bits = u32::MAX.checked_shr(u32::from(self.ipv4_prefix)).unwrap_or(0);

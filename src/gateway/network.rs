@@ -4,11 +4,13 @@ use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::dhcp::DhcpServer;
 use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
-use super::frame;
+use super::router::Router;
 use super::token::Source;
-use crate::config::Config;
+use super::{autoconfiguration, frame};
+use crate::config::{Config, Dns};
 use crate::control::Command;
 use crate::metrics::Counters;
 
@@ -19,11 +21,23 @@ const SERVICES: usize = 64;
 pub(crate) struct Network {
     pub(crate) flows: Flows,
     pub(crate) dns: Forwarder,
+    /// `None` if the guest gets no addresses over DHCP.
+    pub(crate) dhcp: Option<DhcpServer>,
+    /// `None` if the guest hears of no router.
+    pub(crate) router: Option<Router>,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        Self { flows: Flows::new(config.limits.clone(), interface), dns: Forwarder::new(config) }
+        // A guest is told of no resolver where there is none.
+        let has_resolver = config.dns != Dns::Off;
+        let resolver = has_resolver.then_some(config.gateway_ipv4).into_iter().collect();
+        Self {
+            flows: Flows::new(config.limits.clone(), interface),
+            dns: Forwarder::new(config),
+            dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
+            router: config.router_advertisements.then(|| Router::new(false)),
+        }
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -56,16 +70,23 @@ impl Network {
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.flows.serve(SERVICES, turn);
         self.dns.serve(&mut self.flows, turn);
+        autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.flows.next_deadline().into_iter().chain(self.dns.next_deadline()).min()
+        let router = self.router.as_ref().and_then(Router::next_deadline);
+        [self.flows.next_deadline(), self.dns.next_deadline(), router].into_iter().flatten().min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
         self.flows.has_work() || self.dns.has_work()
+    }
+
+    /// Says to the guest that the gateway is going.
+    pub(crate) fn farewell(&mut self, turn: &mut Turn<'_, '_>) {
+        autoconfiguration::farewell(&mut self.router, turn);
     }
 
     /// Ends everything.

@@ -41,10 +41,20 @@ pub(crate) fn link_of(builder: Builder, cuts: bool) -> Link {
 
 /// What the gateway does with one frame: its replies, and the reason if it refused it.
 pub(crate) fn answer(link: &Link, frame: &[u8]) -> (Vec<Vec<u8>>, Option<DropReason>) {
+    answer_with(Builder::default(), link, frame)
+}
+
+/// As [`answer`], of a gateway that was configured in its own way.
+pub(crate) fn answer_with(
+    builder: Builder,
+    link: &Link,
+    frame: &[u8],
+) -> (Vec<Vec<u8>>, Option<DropReason>) {
     let queues = NetworkFrameQueues::try_shared(64).unwrap();
     let counters = Counters::default();
     let poll = mio::Poll::new().unwrap();
-    let gateway = Builder::default().dns(Dns::Servers(Vec::new())).into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let gateway = builder.dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let config = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(config, &mut Capabilities, Instant::ZERO);
     let mut network = Network::new(&gateway, interface);
@@ -90,6 +100,12 @@ pub(crate) fn silence(link: &Link, frame: &[u8]) -> DropReason {
     let (replies, reason) = answer(link, frame);
     assert_eq!(replies, Vec::<Vec<u8>>::new());
     reason.unwrap()
+}
+
+/// A frame that is neither answered nor refused.
+#[track_caller]
+pub(crate) fn accepted(link: &Link, frame: &[u8]) {
+    assert_eq!(answer(link, frame), (vec![], None));
 }
 
 fn ethernet(to: [u8; 6], ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {
@@ -265,6 +281,40 @@ pub(crate) fn solicitation(from: Ipv6Addr, target: Ipv6Addr, names_itself: bool)
     )
 }
 
+/// A UDP datagram of the guest from port 68 to a DHCP server, with a checksum of zero.
+pub(crate) fn dhcp(to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let length = 8 + payload.len();
+    let mut datagram = vec![0, 68, 0, 67];
+    datagram.extend_from_slice(&(length as u16).to_be_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.extend_from_slice(payload);
+    let ip = ipv4_header(from, to, IpProtocol::Udp, &[], length);
+    ethernet(to_mac, [8, 0], &[ip, datagram].concat())
+}
+
+/// A DHCP message of the guest; `options` come with their end.
+pub(crate) fn dhcp_message(ciaddr: Ipv4Addr, options: &[u8]) -> Vec<u8> {
+    let mut message = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 0, 0, 0];
+    message.extend_from_slice(&ciaddr.octets());
+    message.extend_from_slice(&[0; 12]);
+    message.extend_from_slice(&GUEST_MAC);
+    message.resize(236, 0);
+    message.extend_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    message.extend_from_slice(options);
+    message
+}
+
+fn dhcp_discover() -> Vec<u8> {
+    dhcp_message(Ipv4Addr::UNSPECIFIED, &[53, 1, 1, 61, 3, 1, 2, 3, 57, 2, 2, 64, 80, 0, 255])
+}
+
+/// Is there a router? Asked from `from`; with the guest's link-layer address if `names_itself`.
+pub(crate) fn router_solicitation(from: Ipv6Addr, names_itself: bool) -> Vec<u8> {
+    let lladdr = names_itself.then(|| EthernetAddress(GUEST_MAC).into());
+    let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+    icmpv6(from, to, 255, &Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr }))
+}
+
 /// One frame of every kind that the gateway accepts.
 pub(crate) fn valid_frames() -> Vec<(&'static str, Vec<u8>)> {
     let remote: Ipv4Addr = [93, 184, 216, 34].into();
@@ -277,6 +327,9 @@ pub(crate) fn valid_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("echo over IPv6", echo(GATEWAY_V6, b"abcdefgh")),
         ("solicitation", solicitation(GUEST_V6, GATEWAY_V6, true)),
         ("duplicate address detection", solicitation(Ipv6Addr::UNSPECIFIED, GATEWAY_V6, false)),
+        ("router solicitation", router_solicitation(GUEST_V6, true)),
+        ("router solicitation without address", router_solicitation(Ipv6Addr::UNSPECIFIED, false)),
+        ("DHCP", dhcp([0xff; 6], Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &dhcp_discover())),
         ("SYN", Tcp { options: syn_options.clone(), ..Tcp::to(remote, 2) }.frame()),
         ("SYN over IPv6", Tcp { options: syn_options, ..Tcp::to(remote_v6, 2) }.frame()),
         ("data", Tcp { payload: vec![7; 100], ..Tcp::to(remote, 0x18) }.frame()),

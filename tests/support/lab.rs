@@ -40,6 +40,7 @@ pub(crate) struct Setup<'a> {
     mode: Mode,
     gateway: &'a [&'a str],
     guest: bool,
+    configured: bool,
 }
 
 /// A guest, a gateway and a server. Everything goes when this is dropped.
@@ -57,7 +58,7 @@ pub(crate) struct Lab {
 impl<'a> Setup<'a> {
     pub(crate) fn of(test: &'a str) -> Self {
         let (mtu, mode) = (1500, Mode::Plain);
-        Self { test, tools: &[], mtu, mode, gateway: &["--once"], guest: true }
+        Self { test, tools: &[], mtu, mode, gateway: &["--once"], guest: true, configured: true }
     }
 
     /// The test needs these programs.
@@ -83,6 +84,11 @@ impl<'a> Setup<'a> {
         Self { guest: false, ..self }
     }
 
+    /// The guest's NIC is up, and has no address and no route.
+    pub(crate) fn unconfigured(self) -> Self {
+        Self { configured: false, ..self }
+    }
+
     /// The lab, running; `None` if this machine cannot have one and the test is skipped.
     pub(crate) fn start(self) -> Option<Lab> {
         if !prerequisites::met(self.test, self.tools) {
@@ -97,7 +103,10 @@ impl<'a> Setup<'a> {
         let tap = self.guest.then(|| Tap::open(&guest, self.mode).unwrap());
         let mut lab = Lab { pump: None, gateway, tap, guest, host, server, directory };
         if self.guest {
-            configure(&lab.guest, self.mtu);
+            set_up(&lab.guest, self.mtu);
+            if self.configured {
+                configure(&lab.guest);
+            }
             lab.plug_in();
         }
         Some(lab)
@@ -158,14 +167,17 @@ fn join(host: &Namespace, server: &Namespace) {
     server.sysctl("ipv4/tcp_max_syn_backlog", "4096");
 }
 
-fn configure(guest: &Namespace, mtu: u16) {
+fn set_up(guest: &Namespace, mtu: u16) {
     // A tap drops what does not fit its queue, and a virtio-net NIC does not: a long queue.
     guest.ip(&format!(
         "link set tap0 address 02:53:4d:00:00:02 txqueuelen 20000 mtu {mtu}
-         addr add 100.96.0.2/30 dev tap0
-         addr add fd53:4d00::2/64 dev tap0 nodad
-         link set tap0 up
-         route add default via 100.96.0.1
-         route add default via fd53:4d00::1",
+         link set tap0 up"
     ));
+}
+
+fn configure(guest: &Namespace) {
+    guest.ip("addr add 100.96.0.2/30 dev tap0
+         addr add fd53:4d00::2/64 dev tap0 nodad
+         route add default via 100.96.0.1
+         route add default via fd53:4d00::1");
 }

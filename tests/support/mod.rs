@@ -4,6 +4,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod capture;
 pub(crate) mod gateway;
 pub(crate) mod guest;
 pub(crate) mod http;

@@ -2,7 +2,7 @@
 
 use smoltcp::wire::{
     ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpAddress,
-    IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
+    IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket,
 };
 
 use super::{GATEWAY_MAC, GUEST_MAC};
@@ -13,7 +13,7 @@ pub(crate) fn frame(bytes: &[u8], mtu: usize) {
     assert!(bytes.len() <= mtu + 14, "{} bytes would wedge a guest of MTU {mtu}", bytes.len());
     let ethernet = EthernetFrame::new_checked(bytes).unwrap();
     assert_eq!(ethernet.src_addr().0, GATEWAY_MAC);
-    assert_eq!(ethernet.dst_addr().0, GUEST_MAC);
+    assert_eq!(ethernet.dst_addr().0, if to_all(bytes) { [0xff; 6] } else { GUEST_MAC });
     match ethernet.ethertype() {
         EthernetProtocol::Arp => {
             ArpRepr::parse(&ArpPacket::new_checked(ethernet.payload()).unwrap()).unwrap();
@@ -50,9 +50,20 @@ pub(crate) fn frame(bytes: &[u8], mtu: usize) {
 
 #[track_caller]
 fn transport(protocol: IpProtocol, source: IpAddress, destination: IpAddress, packet: &[u8]) {
+    if protocol == IpProtocol::Udp {
+        let udp = UdpPacket::new_checked(packet).unwrap();
+        assert!(udp.verify_checksum(&source, &destination), "the UDP checksum");
+        assert!(udp.src_port() != 0 && udp.dst_port() != 0);
+        return;
+    }
     assert_eq!(protocol, IpProtocol::Tcp, "the gateway sends nothing else");
     let tcp = TcpPacket::new_checked(packet).unwrap();
     assert!(tcp.verify_checksum(&source, &destination), "the TCP checksum");
     assert_ne!(tcp.src_port(), 0);
     assert_ne!(tcp.dst_port(), 0);
+}
+
+/// Whether this is an IPv4 broadcast.
+fn to_all(bytes: &[u8]) -> bool {
+    bytes.get(12..14) == Some(&[8, 0]) && bytes.get(30..34) == Some(&[0xff; 4])
 }

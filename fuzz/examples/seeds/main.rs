@@ -6,6 +6,7 @@
 //! end early, options of length zero, addresses that no router may forward.
 
 mod dns;
+mod dhcp;
 mod frames;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
 
+use dhcp::dhcp_seeds;
 use frames::*;
 
 /// Seeds of one target, by file name.
@@ -84,6 +86,7 @@ fn classify() -> Seeds {
     ipv6_seeds(&mut seeds);
     icmp_seeds(&mut seeds);
     ndp_seeds(&mut seeds);
+    dhcp_seeds(&mut seeds);
     tcp_seeds(&mut seeds);
     seeds
 }
@@ -390,6 +393,18 @@ fn ndp_seeds(seeds: &mut Seeds) {
         "rs",
         ndp(133, GUEST_LINK_LOCAL, ALL_ROUTERS, 255, &[&[0; 4], &link_layer[..]].concat()),
     );
+    let nobody = [0; 16];
+    for (name, from, hop_limit, options) in [
+        ("rs_without_address", nobody, 255, &[][..]),
+        ("rs_without_address_with_link_layer", nobody, 255, &link_layer[..]),
+        ("rs_forwarded", GUEST_LINK_LOCAL, 64, &link_layer[..]),
+        ("rs_option_len_0", GUEST_LINK_LOCAL, 255, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        ("rs_option_cut", GUEST_LINK_LOCAL, 255, &[1, 2, 0, 0, 0, 0, 0, 0]),
+        ("rs_prefix_option_short", GUEST_LINK_LOCAL, 255, &[3, 1, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let body = [&[0; 4], options].concat();
+        add(seeds, name, ndp(133, from, ALL_ROUTERS, hop_limit, &body));
+    }
     let mut router = vec![64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     router.extend([3, 4, 64, 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     router.extend(GUEST_V6);

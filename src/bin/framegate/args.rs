@@ -88,9 +88,20 @@ pub(crate) struct Serve {
     #[arg(long)]
     dns_intercept: bool,
 
+    /// The resolver configuration that `--dns host` follows, in place of /etc/resolv.conf.
+    #[arg(long, value_name = "FILE", hide = true)]
+    resolver_file: Option<PathBuf>,
+
     /// A name that the DNS forwarder answers with this address itself.
     #[arg(long, value_name = "NAME=IP")]
     dns_record: Vec<DnsRecord>,
+    /// Be no DHCP server: the guest is configured otherwise.
+    #[arg(long)]
+    no_dhcp: bool,
+
+    /// Send no IPv6 router advertisements.
+    #[arg(long)]
+    no_router_advertisements: bool,
 
     /// Let the guest reach the host's loopback at the gateway's address. It can then use every
     /// service that listens there.
@@ -116,8 +127,11 @@ impl Serve {
             .offload(self.offload.into())
             .overflow(self.overflow.into())
             .host_loopback(self.host_loopback)
-            .dns_intercept(self.dns_intercept);
+            .dns_intercept(self.dns_intercept)
+            .dhcp(!self.no_dhcp)
+            .router_advertisements(!self.no_router_advertisements);
         let builder = set(builder, self.dns(), Builder::dns);
+        let builder = set(builder, self.resolver_file.clone(), Builder::resolver_file);
         let builder = self
             .dns_record
             .iter()

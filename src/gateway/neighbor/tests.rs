@@ -1,3 +1,6 @@
+use smoltcp::time::Duration;
+use smoltcp::wire::NdiscRouterFlags;
+
 use super::*;
 use crate::gateway::testing::*;
 use crate::metrics::DropReason;
@@ -31,8 +34,11 @@ fn a_probe_for_the_guest_s_own_address_is_met_with_silence() {
     assert_eq!(silence(&link(), &frame), DropReason::Arp);
     for target in [GUEST_V6, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2)] {
         let frame = solicitation(Ipv6Addr::UNSPECIFIED, target, false);
-        assert_eq!(silence(&link(), &frame), DropReason::Ndp);
+        accepted(&link(), &frame);
     }
+    // For the address of somebody else: it cannot be the guest's.
+    let frame = solicitation(Ipv6Addr::UNSPECIFIED, "2001:db8::1".parse().unwrap(), false);
+    assert_eq!(silence(&link(), &frame), DropReason::Ndp);
 }
 
 /// The advertisement, with everything but its ICMPv6 body checked.
@@ -146,11 +152,42 @@ fn other_neighbour_messages_are_met_with_silence() {
         target_addr: GATEWAY_V6,
         lladdr,
     };
-    for (message, to) in [
-        (advertisement, ALL_NODES), // unsolicited
-        (NdiscRepr::RouterSolicit { lladdr }, "ff02::2".parse().unwrap()),
-    ] {
-        let frame = icmpv6(GUEST_V6, to, 255, &Icmpv6Repr::Ndisc(message));
+    let router = NdiscRepr::RouterAdvert {
+        hop_limit: 64,
+        flags: NdiscRouterFlags::empty(),
+        router_lifetime: Duration::from_secs(1800),
+        reachable_time: Duration::ZERO,
+        retrans_time: Duration::ZERO,
+        lladdr,
+        mtu: None,
+        prefix_info: None,
+    };
+    for message in [advertisement, router] {
+        let frame = icmpv6(GUEST_V6, ALL_NODES, 255, &Icmpv6Repr::Ndisc(message));
         assert_eq!(silence(&link(), &frame), DropReason::Ndp);
+    }
+}
+
+#[test]
+fn icmpv6_of_every_type_cut_at_each_byte_is_survived() {
+    // The IP header tells the same length, and the checksum is right: nothing but the message is short.
+    let body: Vec<u8> = [&[0; 8][..], &GATEWAY_V6.octets(), &[1, 1], &GUEST_MAC, &[5, 0]].concat();
+    for kind in
+        [0, 1, 2, 3, 4, 127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143, 155, 255]
+    {
+        for length in 0..=body.len() {
+            for from in [GUEST_V6, Ipv6Addr::UNSPECIFIED] {
+                let mut body = body[..length].to_vec();
+                body.iter_mut().take(1).for_each(|byte| *byte = kind);
+                if length >= 4 {
+                    let mut packet = Icmpv6Packet::new_unchecked(&mut body[..]);
+                    packet.fill_checksum(&from, &GATEWAY_V6);
+                }
+                let frame = ipv6_packet(from, GATEWAY_V6, IpProtocol::Icmpv6, 255, &body);
+                crate::gateway::fuzz_classify(&frame);
+                let (replies, reason) = answer(&link(), &frame);
+                assert!(replies.len() + usize::from(reason.is_some()) <= 1);
+            }
+        }
     }
 }
