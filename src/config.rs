@@ -56,6 +56,17 @@ pub enum Dns {
     Off,
 }
 
+/// Who outside may send to a UDP mapping of the guest (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UdpFiltering {
+    /// An address that the guest has sent to through this mapping, from any port.
+    #[default]
+    AddressDependent,
+    /// Anyone whom the policy lets the guest send to.
+    EndpointIndependent,
+}
+
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
 #[derive(Clone, Debug)]
@@ -89,6 +100,22 @@ pub struct Limits {
     /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
     /// Default 64.
     pub dns_connections: usize,
+    /// UDP mappings at once: endpoints of the guest, each with a host socket and about 1 KiB, and what
+    /// the kernel holds of datagrams that come faster than they are taken (net.core.rmem_max). Clients of
+    /// published UDP ports are limited by the same number. Above it the mapping that is closest to its end
+    /// gives way. Default 4,096.
+    pub udp_mappings: usize,
+    /// How long a UDP mapping may be silent (RFC 4787 REQ-5: not less than 2 min, 5 min recommended).
+    /// Default 5 min.
+    pub udp_idle: Duration,
+    /// As `udp_idle`, for a mapping that has only ever sent to port 53. Default 30 s.
+    pub udp_dns_idle: Duration,
+    /// Echo identifiers of the guest at once, each with a ping socket. Above it the one that is closest to
+    /// its end gives way. Default 256.
+    pub ping_mappings: usize,
+    /// How long the mapping of an echo identifier may be silent (RFC 5508 REQ-2: not less than 60 s).
+    /// Default 60 s.
+    pub ping_idle: Duration,
     /// The bound of each frame queue, in frames. Default 1,024.
     pub queue_frames: usize,
     /// The bound of each frame queue, in bytes. Default 4 MiB.
@@ -107,6 +134,11 @@ impl Default for Limits {
             tcp_transitory: Duration::from_secs(4 * 60),
             dns_queries: 4_096,
             dns_connections: 64,
+            udp_mappings: 4_096,
+            udp_idle: Duration::from_secs(5 * 60),
+            udp_dns_idle: Duration::from_secs(30),
+            ping_mappings: 256,
+            ping_idle: Duration::from_secs(60),
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
         }
@@ -132,6 +164,7 @@ pub(crate) struct Config {
     pub(crate) dns_intercept: bool,
     pub(crate) dns_records: Vec<(String, IpAddr)>,
     pub(crate) resolver_file: PathBuf,
+    pub(crate) udp_filtering: UdpFiltering,
     pub(crate) dhcp: bool,
     pub(crate) dhcp_lease: Duration,
     pub(crate) router_advertisements: bool,
@@ -171,6 +204,7 @@ impl Default for Builder {
             dns_intercept: false,
             dns_records: Vec::new(),
             resolver_file: PathBuf::from("/etc/resolv.conf"),
+            udp_filtering: UdpFiltering::AddressDependent,
             dhcp: true,
             dhcp_lease: Duration::from_secs(24 * 3600),
             router_advertisements: true,
@@ -271,6 +305,12 @@ impl Builder {
     #[doc(hidden)]
     pub fn resolver_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.resolver_file = path.into();
+        self
+    }
+
+    /// Who outside may send to the guest's UDP mappings.
+    pub fn udp_filtering(mut self, filtering: UdpFiltering) -> Self {
+        self.0.udp_filtering = filtering;
         self
     }
 
@@ -412,12 +452,14 @@ fn check_dns(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 7] = [
+    let bounds: [(&'static str, bool); 9] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
         ("dns_queries", (1..=1 << 16).contains(&limits.dns_queries)),
+        ("udp_mappings", (1..=1 << 16).contains(&limits.udp_mappings)),
+        ("ping_mappings", (1..=1 << 16).contains(&limits.ping_mappings)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
         ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
     ];

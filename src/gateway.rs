@@ -15,6 +15,8 @@
 
 mod answer;
 mod autoconfiguration;
+#[cfg(test)]
+mod bench;
 mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;
@@ -33,9 +35,11 @@ mod host;
 mod icmp;
 mod link;
 mod mss;
+mod nat;
 mod neighbor;
 mod network;
 mod packet;
+mod ping;
 mod policy;
 mod reassembly;
 mod reset;
@@ -44,6 +48,7 @@ mod router;
 mod testing;
 mod timers;
 mod token;
+mod udp;
 mod windows;
 
 use std::io;

@@ -95,7 +95,7 @@ pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};
 
 #[cfg(feature = "runtime")]
-pub use config::{Builder, Dns, Limits, MacAddress, Offload, Overflow};
+pub use config::{Builder, Dns, Limits, MacAddress, Offload, Overflow, UdpFiltering};
 #[cfg(feature = "runtime")]
 pub use control::ControlError;
 #[cfg(feature = "runtime")]

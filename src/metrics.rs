@@ -85,6 +85,20 @@ drop_reasons! {
     DnsLimit => "dns_limit",
     /// The limit on flows.
     FlowLimit => "flow_limit",
+    /// The limit on UDP mappings, or on those of pings: the mapping closest to its end gave way.
+    MappingLimit => "mapping_limit",
+    /// A datagram of the guest that found too many waiting for the host.
+    DatagramQueue => "datagram_queue",
+    /// A datagram that may not be fragmented and is larger than the path's MTU.
+    TooBig => "too_big",
+    /// A packet whose hop limit ran out at the gateway.
+    HopLimit => "hop_limit",
+    /// A datagram or an echo reply from somebody whom the guest has not sent to.
+    Filtered => "filtered",
+    /// The host forbids ping sockets (net.ipv4.ping_group_range).
+    PingForbidden => "ping_forbidden",
+    /// An ICMP error, of the guest or from outside, about a packet of no mapping.
+    IcmpUnmatched => "icmp_unmatched",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
     /// A reply that had no room in the queue to the guest.
@@ -123,8 +137,8 @@ macro_rules! counters {
             }
         }
 
-        /// A moment's view of one NIC's counters. They only grow, but for `tcp_flows` and
-        /// `tcp_half_open`.
+        /// A moment's view of one NIC's counters. They only grow, but for those that say
+        /// "at this moment", and `tcp_half_open`.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -176,6 +190,28 @@ counters! {
     tcp_bytes_to_host,
     /// Payload bytes relayed from host to guest.
     tcp_bytes_to_guest,
+    /// UDP mappings that the guest has asked for.
+    udp_opened,
+    /// UDP mappings at this moment.
+    udp_mappings,
+    /// Datagrams of the guest that the host took.
+    udp_datagrams_to_host,
+    /// Their payload, in bytes.
+    udp_bytes_to_host,
+    /// Datagrams sent to the guest.
+    udp_datagrams_to_guest,
+    /// Their payload, in bytes.
+    udp_bytes_to_guest,
+    /// Clients of published UDP ports at this moment.
+    udp_clients,
+    /// Mappings of echo identifiers at this moment.
+    ping_mappings,
+    /// Echo requests of the guest that the host took.
+    pings_to_host,
+    /// Echo replies from beyond the gateway sent to the guest.
+    pings_to_guest,
+    /// ICMP errors of the guest about what a mapping has brought it.
+    icmp_errors_from_guest,
     /// Echo requests that the gateway has answered.
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.

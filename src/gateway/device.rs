@@ -34,9 +34,13 @@ impl Outlet<'_> {
         self.batch.has_room(crate::pool::LARGE)
     }
 
-    /// Sends a finished frame, and says whether there was room; without, it is dropped and counted, as
-    /// a reply to a flood should be.
-    pub(crate) fn reply(&mut self, frame: Vec<u8>) -> bool {
+    /// Sends a finished frame; without room it is dropped and counted, as a reply to a flood should be.
+    pub(crate) fn reply(&mut self, frame: Vec<u8>) {
+        self.send(frame);
+    }
+
+    /// As [`reply`](Self::reply), and says whether there was room.
+    pub(crate) fn send(&mut self, frame: Vec<u8>) -> bool {
         match self.batch.push(frame) {
             Ok(()) => true,
             Err(frame) => {

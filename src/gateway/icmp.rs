@@ -5,20 +5,28 @@ mod error;
 mod limit;
 mod quote;
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::wire::{
     EthernetFrame, Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, Ipv4Packet, Ipv6Packet,
 };
 
-pub(crate) use self::error::{IcmpError, Unreachable, answer_error, error, tell_error};
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::error::error;
+pub(crate) use self::error::{IcmpError, Unreachable, answer_error, tell_error};
 pub(crate) use self::limit::ErrorLimit;
-pub(crate) use self::quote::Quote;
+pub(crate) use self::quote::{Quote, quoted_datagram};
 
 use super::device::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, write_header};
 use super::link::Link;
 use super::packet::HOP_LIMIT;
 use crate::wire::ETHERNET;
+
+/// Whether a message of this family is an error: about something that was sent.
+pub(crate) fn is_error(source: IpAddr, message: &[u8]) -> bool {
+    let kind = message.first().copied().unwrap_or(u8::MAX);
+    if source.is_ipv4() { matches!(kind, 3 | 4 | 11 | 12) } else { kind < 128 }
+}
 
 /// Turns an echo request for the gateway into its reply, in place. `None` for anything else, and for a
 /// request with a bad checksum or that would not fit the guest's MTU on the way back.

@@ -7,8 +7,12 @@ use smoltcp::time::Instant;
 use super::dhcp::DhcpServer;
 use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
+use super::icmp::{IcmpError, answer_error};
+use super::nat::{Carried, Nat, NatLimits};
+use super::reassembly::Reassembly;
 use super::router::Router;
 use super::token::Source;
+use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
 use crate::config::{Config, Dns};
 use crate::control::Command;
@@ -17,10 +21,17 @@ use crate::metrics::Counters;
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
 
+/// Services of mappings in one turn; each moves 128 packets at the most.
+const MAPPINGS: usize = 64;
+
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
     pub(crate) dns: Forwarder,
+    pub(crate) udp: Nat,
+    pub(crate) published_udp: PublishedUdp,
+    pub(crate) ping: Nat,
+    pub(crate) reassembly: Reassembly,
     /// `None` if the guest gets no addresses over DHCP.
     pub(crate) dhcp: Option<DhcpServer>,
     /// `None` if the guest hears of no router.
@@ -32,9 +43,21 @@ impl Network {
         // A guest is told of no resolver where there is none.
         let has_resolver = config.dns != Dns::Off;
         let resolver = has_resolver.then_some(config.gateway_ipv4).into_iter().collect();
+        let limits = &config.limits;
+        let udp = NatLimits {
+            mappings: limits.udp_mappings,
+            idle: limits.udp_idle.into(),
+            dns_idle: limits.udp_dns_idle.into(),
+        };
+        let idle = limits.ping_idle.into();
+        let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
         Self {
-            flows: Flows::new(config.limits.clone(), interface),
+            flows: Flows::new(limits.clone(), interface),
             dns: Forwarder::new(config),
+            udp: Nat::new(Carried::Udp, config.udp_filtering, udp),
+            published_udp: PublishedUdp::new(udp.mappings, udp.idle),
+            ping: Nat::new(Carried::Echo, config.udp_filtering, ping),
+            reassembly: Reassembly::default(),
             dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
             router: config.router_advertisements.then(|| Router::new(false)),
         }
@@ -50,6 +73,9 @@ impl Network {
         match source {
             Source::Flow(index) => self.flows.host_event(index, event),
             Source::Dns(index) => self.dns.host_event(index),
+            Source::Udp(index) => self.udp.host_event(index, event),
+            Source::PublishedUdp(index) => self.published_udp.host_event(index, event),
+            Source::Ping(index) => self.ping.host_event(index, event),
             _ => {}
         }
     }
@@ -57,6 +83,9 @@ impl Network {
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
         self.flows.room_to_guest();
+        self.udp.room_to_guest();
+        self.published_udp.room_to_guest();
+        self.ping.room_to_guest();
     }
 
     /// Does what another thread asks for.
@@ -70,18 +99,38 @@ impl Network {
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.flows.serve(SERVICES, turn);
         self.dns.serve(&mut self.flows, turn);
+        self.udp.serve(MAPPINGS, turn);
+        self.published_udp.serve(turn);
+        self.ping.serve(MAPPINGS, turn);
+        while let Some(first) = self.reassembly.expire(turn.now, turn.counters) {
+            answer_error(turn, &first, IcmpError::Reassembly);
+        }
         autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let router = self.router.as_ref().and_then(Router::next_deadline);
-        [self.flows.next_deadline(), self.dns.next_deadline(), router].into_iter().flatten().min()
+        [
+            self.flows.next_deadline(),
+            self.dns.next_deadline(),
+            self.udp.next_deadline(),
+            self.published_udp.next_deadline(),
+            self.ping.next_deadline(),
+            self.reassembly.next_deadline(),
+            self.router.as_ref().and_then(Router::next_deadline),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
-        self.flows.has_work() || self.dns.has_work()
+        self.flows.has_work()
+            || self.dns.has_work()
+            || self.udp.has_work()
+            || self.published_udp.has_work()
+            || self.ping.has_work()
     }
 
     /// Says to the guest that the gateway is going.
@@ -92,5 +141,8 @@ impl Network {
     /// Ends everything.
     pub(crate) fn close_all(&mut self, counters: &Counters) {
         self.flows.close_all(counters);
+        self.udp.close_all(counters);
+        self.published_udp.close_all(counters);
+        self.ping.close_all(counters);
     }
 }

@@ -120,12 +120,18 @@ pub(crate) fn send_echo_reply(
     send(outlet, link, source, destination, &upper)
 }
 
-/// Whether a packet with `payload` bytes behind its IP header has room on its way to the guest, in
-/// fragments if need be. After `false` the queue's space bell rings when there is room.
-pub(crate) fn has_room_for(outlet: &Outlet<'_>, link: &Link, ipv6: bool, payload: usize) -> bool {
+/// Whether so many packets with `payload` bytes behind the IP header have room on their way to the guest,
+/// in fragments if need be. After `false` the queue's space bell rings when there is room.
+pub(crate) fn has_room_for(
+    outlet: &Outlet<'_>,
+    link: &Link,
+    ipv6: bool,
+    payload: usize,
+    packets: usize,
+) -> bool {
     let whole = usize::from(link.mtu) - if ipv6 { 40 } else { 20 };
     let count = if payload <= whole { 1 } else { payload.div_ceil(piece(link, ipv6)) };
-    outlet.batch.has_room_for(count, buffer_size(link))
+    outlet.batch.has_room_for(count * packets, buffer_size(link))
 }
 
 /// The payload of every fragment but the last.
@@ -160,10 +166,10 @@ fn send(
             return false;
         };
         mark_ipv4(&mut frame, identification, 0, false);
-        return outlet.reply(frame);
+        return outlet.send(frame);
     }
     let ipv6 = source.is_ipv6();
-    if !has_room_for(outlet, link, ipv6, len) {
+    if !has_room_for(outlet, link, ipv6, len, 1) {
         outlet.counters.dropped(DropReason::ReplyNoRoom);
         return false;
     }
@@ -176,7 +182,7 @@ fn send(
         } else {
             fragment_v4(outlet, link, source, destination, upper, fragment)
         };
-        frame.is_some_and(|frame| outlet.reply(frame))
+        frame.is_some_and(|frame| outlet.send(frame))
     })
 }
 

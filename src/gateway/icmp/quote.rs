@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::phy::ChecksumCapabilities;
 
 use crate::gateway::packet::{self, Echo, Upper};
+use crate::wire::be16;
 
 /// More of a payload is not quoted.
 const DATA: usize = 512;
@@ -46,4 +47,27 @@ impl Quote<'_> {
 
 fn start(data: &[u8]) -> &[u8] {
     data.get(..DATA).unwrap_or(data)
+}
+
+/// Source and destination of the datagram that an ICMP error quotes.
+pub(crate) fn quoted_datagram(message: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    const ICMP_HEADER: usize = 8;
+    const UDP: u8 = 17;
+    let packet = message.get(ICMP_HEADER..)?;
+    let first = *packet.first()?;
+    // The quote may end within the payload, so no length is looked at.
+    let (source, destination, protocol, at): (IpAddr, IpAddr, _, _) = match first >> 4 {
+        4 => {
+            let address = |at| packet.get(at..)?.first_chunk::<4>().copied().map(IpAddr::from);
+            (address(12)?, address(16)?, *packet.get(9)?, usize::from(first & 0x0f) * 4)
+        }
+        6 => {
+            let address = |at| packet.get(at..)?.first_chunk::<16>().copied().map(IpAddr::from);
+            (address(8)?, address(24)?, *packet.get(6)?, 40)
+        }
+        _ => return None,
+    };
+    let ports = (be16(packet, at)?, be16(packet, at + 2)?);
+    (protocol == UDP)
+        .then(|| (SocketAddr::new(source, ports.0), SocketAddr::new(destination, ports.1)))
 }

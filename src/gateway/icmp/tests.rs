@@ -66,20 +66,26 @@ fn padding_comes_back_in_no_reply() {
 fn a_request_with_a_bad_checksum_is_refused() {
     let mut frame = echo(GATEWAY, b"abc");
     frame[36] ^= 1;
-    assert_eq!(silence(&link(), &frame), DropReason::Icmp);
+    assert_eq!(silence(&link(), &frame), DropReason::Malformed);
     let mut frame = echo(GATEWAY_V6, b"abc");
     frame[56] ^= 1;
     silence(&link(), &frame);
 }
 
 #[test]
-fn a_request_that_would_not_fit_on_the_way_back_is_refused() {
+fn a_request_that_does_not_fit_on_the_way_back_is_answered_in_fragments() {
     let link = link_of(Builder::default().mtu(1280), true);
-    reply(&link, &echo(GATEWAY, &data(1252)));
-    assert_eq!(silence(&link, &echo(GATEWAY, &data(1253))), DropReason::Icmp);
-    reply(&link, &echo(GATEWAY_V6, &data(1232)));
-    assert_eq!(silence(&link, &echo(GATEWAY_V6, &data(1233))), DropReason::Icmp);
-    assert_eq!(silence(&link, &echo(GATEWAY, &data(65_000))), DropReason::Icmp);
+    for (to, len, count) in [
+        (std::net::IpAddr::from(GATEWAY), 1252, 1),
+        (GATEWAY.into(), 1253, 2),
+        (GATEWAY.into(), 65_000, 52),
+        (GATEWAY_V6.into(), 1232, 1),
+        (GATEWAY_V6.into(), 1233, 2),
+    ] {
+        let (replies, reason) = answer(&link, &echo(to, &data(len)));
+        assert_eq!((replies.len(), reason), (count, None), "{len} bytes to {to}");
+        assert!(replies.iter().all(|reply| reply.len() <= 1280 + 14));
+    }
 }
 
 #[test]
@@ -89,7 +95,9 @@ fn other_messages_to_the_gateway_are_refused() {
         frame[34] = kind;
         frame[35] = code;
         Icmpv4Packet::new_unchecked(&mut frame[34..]).fill_checksum();
-        assert_eq!(silence(&link(), &frame), DropReason::Icmp, "type {kind} code {code}");
+        let is_error = matches!(kind, 3 | 11);
+        let wanted = if is_error { DropReason::IcmpUnmatched } else { DropReason::Icmp };
+        assert_eq!(silence(&link(), &frame), wanted, "type {kind} code {code}");
     }
     for (kind, code) in [(129, 0), (1, 0), (2, 0), (137, 0), (130, 0), (143, 0), (128, 1)] {
         let mut frame = echo(GATEWAY_V6, &data(56));
@@ -98,7 +106,13 @@ fn other_messages_to_the_gateway_are_refused() {
         Icmpv6Packet::new_unchecked(&mut frame[54..]).fill_checksum(&GUEST_V6, &GATEWAY_V6);
         let reason = silence(&link(), &frame);
         assert!(
-            matches!(reason, DropReason::Icmp | DropReason::Ndp | DropReason::Malformed),
+            matches!(
+                reason,
+                DropReason::Icmp
+                    | DropReason::IcmpUnmatched
+                    | DropReason::Ndp
+                    | DropReason::Malformed
+            ),
             "type {kind} code {code}: {reason:?}"
         );
     }
