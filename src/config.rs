@@ -95,7 +95,7 @@ pub struct Limits {
     pub tcp_transitory: Duration,
     /// DNS queries under way at once: 1 to 65,536. Each costs one host socket, more while upstreams are
     /// silent, and what it and its answer hold; all of them hold 32 MiB at the most. A query above it is
-    /// answered with SERVFAIL. Default 1,024.
+    /// answered with SERVFAIL. Default 4,096.
     pub dns_queries: usize,
     /// Connections of the guest to the DNS forwarder at once; part of `tcp_flows`. Each may hold
     /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
@@ -133,7 +133,7 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
-            dns_queries: 1_024,
+            dns_queries: 4_096,
             dns_connections: 64,
             udp_mappings: 4_096,
             udp_idle: Duration::from_secs(5 * 60),

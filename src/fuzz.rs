@@ -10,6 +10,11 @@ pub fn classify(data: &[u8]) {
     crate::gateway::fuzz_classify(data);
 }
 
+/// A query of the guest, with its length before it, and an upstream's answer to it.
+pub fn dns(data: &[u8]) {
+    crate::gateway::fuzz_dns(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -42,6 +47,11 @@ mod tests {
     #[test]
     fn the_corpus_of_classify() {
         replay("classify", super::classify);
+    }
+
+    #[test]
+    fn the_corpus_of_dns() {
+        replay("dns", super::dns);
     }
 
     #[test]

@@ -77,6 +77,8 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::dns::fuzz_dns;
 pub(crate) use self::dns::is_host_name;
 pub(crate) use self::halves::Halves;
 

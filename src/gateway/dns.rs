@@ -193,12 +193,12 @@ impl Forwarder {
 
     /// Takes queries from the connections that have some, and answers what can be answered at once.
     fn serve_sessions(&mut self, flows: &mut Flows, turn: &mut Turn<'_, '_>) {
+        self.sessions.look(flows, turn.now);
         while let Some(id) = flows.gone_buffer() {
             self.sessions.forget(id);
             self.table.forget(id);
         }
         self.sessions.expire(flows, turn.now);
-        self.sessions.look(flows, turn.now);
         if !self.table.is_full() {
             self.sessions.resume();
         }

@@ -494,6 +494,8 @@ impl Flows {
         if let Some(flow) = self.flow_mut(id) {
             flow.ready.readable = true;
             flow.ready.writable = true;
+            // Bytes and the end may have come at once, and no edge comes for the end.
+            flow.ready.ended = true;
             self.activate(id);
         }
     }

@@ -14,7 +14,7 @@ use super::router::Router;
 use super::token::Source;
 use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
-use crate::config::Config;
+use crate::config::{Config, Dns};
 use crate::control::Command;
 use crate::metrics::Counters;
 use crate::policy::LiveFlows;
@@ -41,7 +41,9 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        let resolver = vec![config.gateway_ipv4];
+        // A guest is told of no resolver where there is none.
+        let has_resolver = config.dns != Dns::Off;
+        let resolver = has_resolver.then_some(config.gateway_ipv4).into_iter().collect();
         let limits = &config.limits;
         let udp = NatLimits {
             mappings: limits.udp_mappings,

@@ -53,6 +53,7 @@ pub(crate) fn answer_with(
     let queues = NetworkFrameQueues::try_shared(64).unwrap();
     let counters = Counters::default();
     let poll = mio::Poll::new().unwrap();
+    // No upstream: nothing may leave this process.
     let gateway = builder.dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let config = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(config, &mut Capabilities, Instant::ZERO);

@@ -1,14 +1,14 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, MacAddress, Offload, Overflow};
+use framegate::{Builder, Dns, MacAddress, Offload, Overflow};
 
 use crate::egress_args::Egress;
 
@@ -24,7 +24,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Be the gateway of one guest after another on a Unix stream socket.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
     Demo(Demo),
 }
@@ -81,6 +81,22 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "backpressure")]
     overflow: OverflowName,
 
+    /// Whom the DNS forwarder asks, in order of preference; `host` for the host's own resolvers, `off` for
+    /// no forwarder [default: host].
+    #[arg(long, value_name = "IP[:PORT]|host|off")]
+    dns: Vec<DnsName>,
+
+    /// Answer the guest's DNS to every address, not only to the gateway's.
+    #[arg(long)]
+    dns_intercept: bool,
+
+    /// The resolver configuration that `--dns host` follows, in place of /etc/resolv.conf.
+    #[arg(long, value_name = "FILE", hide = true)]
+    resolver_file: Option<PathBuf>,
+
+    /// A name that the DNS forwarder answers with this address itself.
+    #[arg(long, value_name = "NAME=IP")]
+    dns_record: Vec<DnsRecord>,
     /// Be no DHCP server: the guest is configured otherwise.
     #[arg(long)]
     no_dhcp: bool,
@@ -117,14 +133,36 @@ impl Serve {
             .overflow(self.overflow.into())
             .host_loopback(self.host_loopback)
             .policy(self.egress.0.clone())
+            .dns_intercept(self.dns_intercept)
             .dhcp(!self.no_dhcp)
             .router_advertisements(!self.no_router_advertisements);
+        let builder = set(builder, self.dns(), Builder::dns);
+        let builder = set(builder, self.resolver_file.clone(), Builder::resolver_file);
+        let builder = self
+            .dns_record
+            .iter()
+            .fold(builder, |builder, record| builder.dns_record(&record.name, record.address));
         let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip6, Builder::gateway_ipv6);
         let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
         set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0))
+    }
+}
+
+impl Serve {
+    /// The servers that were named; `host` and `off` are the only ones if they are named at all.
+    fn dns(&self) -> Option<Dns> {
+        let servers = self.dns.iter().map(|name| match name {
+            DnsName::Server(server) => Ok(*server),
+            DnsName::Other(dns) => Err(dns.clone()),
+        });
+        match servers.collect::<Result<Vec<_>, _>>() {
+            Ok(servers) if servers.is_empty() => None,
+            Ok(servers) => Some(Dns::Servers(servers)),
+            Err(dns) => Some(dns),
+        }
     }
 }
 
@@ -149,6 +187,12 @@ pub(crate) fn parse(
                 "--mtu {} needs --offload jumbo: without it the guest's buffers hold 1500 bytes",
                 serve.mtu
             )))
+        }
+        Command::Serve(serve)
+            if serve.dns.len() > 1
+                && serve.dns.iter().any(|name| matches!(name, DnsName::Other(_))) =>
+        {
+            Err(Stop::Wrong("--dns host and --dns off stand alone".into()))
         }
         _ => Ok(command),
     }
@@ -216,6 +260,45 @@ impl<A: FromStr> FromStr for Cidr<A> {
             Ok(prefix) if prefix <= most => Ok(Self { address, prefix }),
             _ => Err("not a prefix length"),
         }
+    }
+}
+
+/// What `--dns` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DnsName {
+    Server(SocketAddr),
+    Other(Dns),
+}
+
+impl FromStr for DnsName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host" => return Ok(Self::Other(Dns::Host)),
+            "off" => return Ok(Self::Other(Dns::Off)),
+            _ => {}
+        }
+        let server = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| (ip, 53).into()));
+        server.map(Self::Server).map_err(|_| "an address, with a port or without, `host` or `off`")
+    }
+}
+
+/// What `--dns-record` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DnsRecord {
+    name: String,
+    address: IpAddr,
+}
+
+impl FromStr for DnsRecord {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) =
+            text.split_once('=').ok_or("a name and an address, as in db=10.0.0.1")?;
+        let address = address.parse().map_err(|_| "not an IP address")?;
+        Ok(Self { name: name.to_owned(), address })
     }
 }
 
@@ -289,7 +372,7 @@ mod tests {
     fn serve(options: &str) -> Result<Serve, String> {
         let words = format!("framegate serve --socket /s {options}");
         match parse(words.split_whitespace().map(String::from)) {
-            Ok(Command::Serve(serve)) => Ok(serve),
+            Ok(Command::Serve(serve)) => Ok(*serve),
             Ok(Command::Demo(_)) => panic!("this is serve"),
             Err(Stop::Answer(_)) => panic!("nobody asked for help"),
             Err(Stop::Wrong(why)) => Err(why),
@@ -327,6 +410,26 @@ mod tests {
         ] {
             assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn dns_is_servers_or_one_word() {
+        let dns = |options| serve(options).map(|serve| serve.dns());
+        assert_eq!(dns(""), Ok(None));
+        assert_eq!(dns("--dns host"), Ok(Some(Dns::Host)));
+        assert_eq!(dns("--dns off"), Ok(Some(Dns::Off)));
+        let servers = ["192.0.2.1:53", "[2001:db8::1]:5353", "[fe80::1%2]:53", "[2001:db8::2]:53"]
+            .map(|server| server.parse().unwrap());
+        assert_eq!(
+            dns("--dns 192.0.2.1 --dns [2001:db8::1]:5353 --dns [fe80::1%2]:53 --dns 2001:db8::2"),
+            Ok(Some(Dns::Servers(servers.to_vec())))
+        );
+        for wrong in ["--dns host --dns 192.0.2.1", "--dns off --dns off", "--dns dns.example"] {
+            assert!(dns(wrong).is_err(), "{wrong}");
+        }
+        let record = DnsRecord { name: "db.test".into(), address: [192, 0, 2, 1].into() };
+        assert_eq!(serve("--dns-record db.test=192.0.2.1").unwrap().dns_record, [record]);
+        assert!(serve("--dns-record db.test").is_err() && serve("--dns-record a=b").is_err());
     }
 
     #[test]

@@ -159,6 +159,7 @@ impl Sessions {
             let session = self.table.get_mut(&id);
             let (Some(session), Some(buffer)) = (session, flows.buffer(id)) else {
                 self.timers.remove(&(at, id));
+                self.table.remove(&id);
                 continue;
             };
             if session.under_way == 0 {
