@@ -196,48 +196,46 @@ fn matrix_of_rules_protocols_and_forms() {
     }
 }
 
-/// One address of each metadata service; whose they are is said at `Policy::metadata`.
-const METADATA: [&str; 24] = [
-    "169.254.169.254",
-    "169.254.169.253",
-    "169.254.169.123",
-    "169.254.170.2",
-    "169.254.170.23",
-    "169.254.42.42",
-    "169.254.0.23",
-    "168.63.129.16",
-    "100.100.100.200",
-    "192.0.0.192",
-    "100.96.0.96",
-    "100.80.80.80",
-    "100.88.222.5",
-    "fd00:ec2::254",
-    "fd00:ec2::253",
-    "fd00:ec2::123",
-    "fd00:ec2::23",
-    "fd20:ce::254",
-    "fd00:c1::a9fe:a9fe",
-    "fd00:42::42",
-    "fd00:a9fe:a9fe::1",
-    "fd00:100::100:200",
-    "64:ff9b::a9fe:a9fe",
-    "2002:6464:64c8::1",
-];
+/// The addresses of metadata services, and what an IPv6 address makes of those of IPv4.
+fn metadata() -> Vec<IpAddr> {
+    let lines = include_str!("support_guest/metadata.txt").lines();
+    let plain: Vec<IpAddr> = lines
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
+        .collect();
+    let disguised = plain.iter().flat_map(|address| match address {
+        IpAddr::V4(address) => {
+            let bits = u128::from(address.to_bits());
+            let nat64 = 0x0064_ff9b << 96 | bits;
+            let six_to_four = 0x2002 << 112 | bits << 80 | 1;
+            let mapped = 0xffff << 32 | bits;
+            [nat64, six_to_four, mapped].map(|bits| IpAddr::V6(bits.into())).to_vec()
+        }
+        IpAddr::V6(_) => vec![],
+    });
+    let disguised: Vec<IpAddr> = disguised.collect();
+    [plain, disguised].concat()
+}
 
 #[test]
 fn matrix_of_metadata_services_and_protocols() {
     // Rules do not open them.
     let (runtime, mut raw) = gateway(policy(Action::Allow, &["allow *", "allow 169.254.0.0/16"]));
+    let addresses = metadata();
+    assert!(addresses.len() > 60);
     let mut from = 5000;
     for protocol in PROTOCOLS {
-        for address in METADATA {
+        for address in &addresses {
             from += 1;
-            let to = SocketAddr::new(address.parse().unwrap(), 80);
+            let to = SocketAddr::new(*address, 80);
             let outcome = attempt(&runtime, &mut raw, protocol, from, to);
             assert_eq!(outcome, Outcome::Prohibited, "{protocol:?} to {to}");
         }
     }
-    assert_eq!(runtime.stats().denied_metadata, (METADATA.len() * PROTOCOLS.len()) as u64);
+    // Mapped addresses are forwarded by nobody, whatever they stand for.
+    let mapped = addresses.iter().filter(|address| address.to_canonical() != **address).count();
+    let wanted = (addresses.len() - mapped) * PROTOCOLS.len();
+    assert_eq!(runtime.stats().denied_metadata, wanted as u64);
     // Link-local in IPv6 is forwarded by nobody.
     let to = "[fe80::a9fe:a9fe]:80".parse().unwrap();
     assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, 6000, to), Outcome::Dropped);

@@ -75,7 +75,11 @@ impl HostAddresses {
     }
 
     fn read_again(&mut self, now: Instant) -> bool {
-        match read() {
+        self.take(read(), now)
+    }
+
+    fn take(&mut self, read: io::Result<Vec<IpAddr>>, now: Instant) -> bool {
+        match read {
             Ok(all) => {
                 self.retry = None;
                 let changed = all != self.all;
