@@ -19,6 +19,7 @@ use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::end::End;
@@ -28,7 +29,7 @@ use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FlowId {
     pub(crate) index: usize,
     pub(crate) generation: u64,
@@ -69,6 +70,8 @@ pub(crate) struct Flow {
     pub(crate) is_starved: bool,
     /// Counted as half-open.
     pub(crate) is_half_open: bool,
+    /// The poll loop itself is its far end.
+    pub(crate) is_buffer: bool,
     /// In the list of flows in TIME-WAIT.
     pub(crate) is_in_time_wait: bool,
     /// The flow's entry among the timers.
@@ -237,6 +240,14 @@ impl Open {
 
     pub(crate) fn is_reset_by_guest(&self) -> bool {
         self.guest_reset
+    }
+
+    /// The far end, if it is the poll loop's own.
+    pub(crate) fn buffer(&mut self) -> Option<&mut BufferEnd> {
+        match &mut self.host {
+            Some(End::Buffer(end)) => Some(end),
+            _ => None,
+        }
     }
 
     pub(crate) fn state(&mut self) -> State {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
@@ -18,7 +18,8 @@ use super::flows::{Flows, Turn};
 use super::host::HostSocket;
 use super::link::Link;
 use super::token::Source;
-use crate::metrics::DropReason;
+use super::udp::PublishedUdp;
+use crate::metrics::{Counters, DropReason};
 use crate::publish::{BoundPort, BoundSocket, IpFamily, PublishId, Published};
 
 /// Clients that one turn accepts; each costs two system calls and a call of the guest.
@@ -67,35 +68,6 @@ struct Listener {
     is_ready: bool,
 }
 
-/// Who takes published UDP ports: given the socket and the guest's address, watches it and names it.
-pub(crate) trait PublishedUdp {
-    /// Watches a socket.
-    ///
-    /// # Errors
-    /// As epoll_ctl(2).
-    fn add(
-        &mut self,
-        socket: UdpSocket,
-        guest: SocketAddr,
-        registry: &Registry,
-    ) -> io::Result<usize>;
-
-    /// Closes a socket.
-    fn remove(&mut self, index: usize, registry: &Registry);
-}
-
-/// Stands where published UDP ports will: `udp/published.rs` takes its place.
-#[derive(Debug)]
-pub(crate) struct NoPublishedUdp;
-
-impl PublishedUdp for NoPublishedUdp {
-    fn add(&mut self, _: UdpSocket, _: SocketAddr, _: &Registry) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&mut self, _: usize, _: &Registry) {}
-}
-
 impl PublishedPorts {
     /// Begins to accept on every port, or on none.
     ///
@@ -104,9 +76,10 @@ impl PublishedPorts {
     pub(crate) fn add(
         &mut self,
         ports: Vec<BoundPort>,
-        udp: &mut impl PublishedUdp,
+        udp: &mut PublishedUdp,
         link: &Link,
         registry: &Registry,
+        counters: &Counters,
     ) -> io::Result<Published> {
         let id = PublishId(self.next);
         self.next += 1;
@@ -129,7 +102,7 @@ impl PublishedPorts {
             match part {
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    self.remove_parts(&parts, udp, registry);
+                    self.remove_parts(&parts, udp, registry, counters);
                     return Err(error);
                 }
             }
@@ -158,18 +131,25 @@ impl PublishedPorts {
     pub(crate) fn remove(
         &mut self,
         id: PublishId,
-        udp: &mut impl PublishedUdp,
+        udp: &mut PublishedUdp,
         registry: &Registry,
+        counters: &Counters,
     ) -> bool {
         let Some(entry) = self.published.remove(&id) else { return false };
-        self.remove_parts(&entry.parts, udp, registry);
+        self.remove_parts(&entry.parts, udp, registry, counters);
         true
     }
 
-    fn remove_parts(&mut self, parts: &[Part], udp: &mut impl PublishedUdp, registry: &Registry) {
+    fn remove_parts(
+        &mut self,
+        parts: &[Part],
+        udp: &mut PublishedUdp,
+        registry: &Registry,
+        counters: &Counters,
+    ) {
         for part in parts {
             match *part {
-                Part::Udp(index) => udp.remove(index, registry),
+                Part::Udp(index) => drop(udp.remove(index, registry, counters)),
                 Part::Tcp(index) => {
                     self.ready.retain(|ready| *ready != index);
                     if let Some(listener) = self.listeners.try_remove(index) {
