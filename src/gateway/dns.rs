@@ -50,7 +50,6 @@ use crate::metrics::DropReason;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_dns;
-pub(crate) use self::message::Address;
 pub(crate) use self::records::is_host_name;
 
 /// The port of DNS, over UDP and TCP.
@@ -177,9 +176,8 @@ impl Forwarder {
         while let Some(Done { asker, query, answer }) = self.table.done() {
             if let Some(question) = &query.question {
                 let addresses = message::addresses(&answer, question);
-                if !addresses.is_empty() {
-                    turn.egress.learn(&question.name, &addresses, turn.now);
-                }
+                let learned = addresses.iter().map(|it| (it.name.as_str(), it.address, it.ttl));
+                turn.egress.learn(&question.name, learned, turn.now);
             }
             turn.counters.dns_answers.add(1);
             match asker {

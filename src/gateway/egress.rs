@@ -1,10 +1,9 @@
 //! Where the guest may go: the policy as the poll loop applies it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::Instant;
 
-use super::dns::Address;
 use super::link::Link;
 use super::policy::{self, Decision};
 use crate::handle::Protocol;
@@ -34,8 +33,15 @@ impl Egress {
         true
     }
 
-    /// The guest is about to be told these addresses of the name that it asked for.
-    pub(crate) fn learn(&mut self, _question: &str, _answers: &[Address], _now: Instant) {}
+    /// Learns from an answer that the guest is about to get: addresses, each with the name that owns it
+    /// and the least TTL, in seconds, on the way there from the question.
+    pub(crate) fn learn<'a>(
+        &mut self,
+        _question: &str,
+        _answers: impl IntoIterator<Item = (&'a str, IpAddr, u32)>,
+        _now: Instant,
+    ) {
+    }
 
     #[allow(dead_code)] // until datagrams are carried
     /// Changes whenever an earlier decision may no longer hold.
