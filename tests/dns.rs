@@ -193,7 +193,7 @@ fn gateway_v4() -> SocketAddr {
 struct Resolver {
     wire: Wire,
     mtu: usize,
-    partial: HashMap<(IpAddr, u32), Vec<(usize, bool, Vec<u8>)>>,
+    partial: HashMap<(IpAddr, u32), Vec<Fragment>>,
 }
 
 #[derive(Debug)]
@@ -569,6 +569,45 @@ fn a_query_above_the_limit_is_servfail_and_the_others_live() {
         upstream.send(&answer(&seen, NOERROR, &[[192, 0, 2, 1]]), from);
         assert_eq!(id(&guest.expect(1000, gateway_v4())), n);
     }
+}
+
+/// Without descriptors a query is SERVFAIL and counted; those under way are answered, and then there
+/// are descriptors again.
+#[test]
+fn without_descriptors_queries_fail_and_the_forwarder_recovers() {
+    if !support_guest::alone_after(
+        "without_descriptors_queries_fail_and_the_forwarder_recovers",
+        "ulimit -n 40",
+    ) {
+        return;
+    }
+    let (upstream, runtime, mut guest) = lab();
+    for n in 0..60 {
+        guest.send(1000, gateway_v4(), &query(n, "example.com", A));
+    }
+    let mut failed = 0;
+    // Each is answered as soon as it is read: after the second all failures are here.
+    let mut garbled = query(99, "example.com", A);
+    garbled[5] = 2;
+    for _ in 0..2 {
+        guest.send(1000, gateway_v4(), &garbled);
+        loop {
+            match rcode(&guest.expect(1000, gateway_v4())) {
+                FORMERR => break,
+                code => assert_eq!(code, SERVFAIL),
+            }
+            failed += 1;
+        }
+    }
+    assert!((20..60).contains(&failed), "{failed}");
+    assert_eq!(runtime.stats().dropped(DropReason::HostResource), failed);
+    for _ in failed..60 {
+        let (seen, from) = upstream.receive();
+        upstream.send(&answer(&seen, NOERROR, &[]), from);
+        assert_eq!(rcode(&guest.expect(1000, gateway_v4())), NOERROR);
+    }
+    let message = query(7, "example.com", A);
+    pass(&upstream, &mut guest, gateway_v4(), &message, &answer(&message, NOERROR, &[]));
 }
 
 #[test]

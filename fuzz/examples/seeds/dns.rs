@@ -67,7 +67,7 @@ fn queries(seeds: &mut Seeds) {
     }
     let long = [&[63][..], &[b'a'; 63]].concat().repeat(4);
     let deep = [1, b'a'].repeat(130);
-    let names: [(&str, &[u8]); 14] = [
+    let names: [(&str, &[u8]); 15] = [
         ("root", &[0]),
         ("dot_in_label", b"\x03a.b\0"),
         ("binary", &[3, 0, 255, b'\\', 0]),
@@ -78,6 +78,7 @@ fn queries(seeds: &mut Seeds) {
         ("pointer_to_itself", &[0xc0, 12]),
         ("pointer_forward", &[0xc0, 14, 0xc0, 12]),
         ("pointer_loop", &[1, b'a', 0xc0, 12]),
+        ("pointer_to_the_id", &[1, b'a', 0xc0, 0]),
         ("pointer_into_header", &[0xc0, 4]),
         ("pointer_beyond", &[0xff, 0xff]),
         ("too_long", &[&long[..], &[0]].concat()),

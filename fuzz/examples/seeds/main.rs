@@ -5,8 +5,8 @@
 //! The inputs are those that have broken gateways and stacks before: lengths that lie, headers that
 //! end early, options of length zero, addresses that no router may forward.
 
-mod dns;
 mod dhcp;
+mod dns;
 mod flows;
 mod frames;
 

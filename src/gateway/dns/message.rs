@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use domain::base::iana::{Class, ExtendedErrorCode, Opcode, Rcode, Rtype};
 use domain::base::name::ToLabelIter;
 use domain::base::opt::ExtendedError;
-use domain::base::{Message, MessageBuilder, Name, Ttl};
+use domain::base::{self, Message, MessageBuilder, Name, ParsedName, Ttl};
 use domain::rdata::{A, Aaaa, Cname, Ptr};
 
 /// The length of a header, in bytes.
@@ -69,12 +69,22 @@ pub(crate) fn read_query(bytes: &[u8]) -> Result<Query, BadQuery> {
 }
 
 fn question(message: &Message<[u8]>) -> Option<Question> {
-    let question = message.first_question()?;
+    let question = written_out(message)?;
     Some(Question {
         name: canonical(question.qname()),
         qtype: question.qtype(),
         qclass: question.qclass(),
     })
+}
+
+/// The first question, if its name is written out. There is nothing before it that a name could point to
+/// but the header, whose id changes on the way: it would be one name for the policy and another for the
+/// upstream.
+fn written_out(message: &Message<[u8]>) -> Option<base::Question<ParsedName<&[u8]>>> {
+    let mut section = message.question();
+    let question = section.next()?.ok()?;
+    let len = usize::from(question.qname().compose_len()) + 4;
+    (section.pos() == HEADER + len).then_some(question)
 }
 
 /// The text of a name, as [`Question::name`] has it.
@@ -225,7 +235,7 @@ pub(crate) fn answer(
 ) -> Option<Vec<u8>> {
     let message = Message::from_slice(query).ok()?;
     let counts = message.header_counts();
-    let Some(asked) = message.first_question().filter(|_| counts.qdcount() == 1) else {
+    let Some(asked) = written_out(message).filter(|_| counts.qdcount() == 1) else {
         return bare(query, rcode);
     };
     let mut builder = MessageBuilder::new_vec().start_error(message, rcode);

@@ -56,7 +56,10 @@ fn questions_that_cannot_be_read_are_format_errors() {
         assert_eq!(read_query(&bytes), Err(BadQuery::Format), "{count} questions");
     }
     let header = &good[..HEADER];
-    let names: [&[u8]; 6] = [
+    let names: [&[u8]; 9] = [
+        &[0xc0, 0],            // the id
+        &[0xc0, 4],            // the counts
+        &[1, b'a', 0xc0, 4],   // a label before them
         &[0xc0, 12],           // points to itself
         &[0xc0, 14, 0xc0, 12], // points forward, and back
         &[1, b'a', 0xc0, 12],  // a loop over a label
