@@ -213,6 +213,12 @@ impl Room {
         self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
+    /// Bytes that would fit now.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn left(&self) -> usize {
+        self.max_bytes.saturating_sub(self.bytes.load(Ordering::Acquire))
+    }
+
     /// Saturates, because a frame that was pushed into the raw queue was never counted.
     fn give_back(&self, len: usize) {
         let less = |held: usize| Some(held.saturating_sub(len));
@@ -257,7 +263,8 @@ impl Batch<'_> {
         })
     }
 
-    fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
+    /// As [`push`](Self::push), for a producer that does not wait for room: nothing rings for it.
+    pub(crate) fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
         let len = frame.capacity();
         if !self.room.reserve(len) {
             return Err(frame);
@@ -280,6 +287,21 @@ impl Batch<'_> {
         self.sees_room(len) || {
             self.room.want();
             self.sees_room(len)
+        }
+    }
+
+    /// As [`has_room`](Self::has_room), for `count` frames with buffers of `len` bytes each.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn has_room_for(&self, count: usize, len: usize) -> bool {
+        let sees_room = || {
+            let held = self.room.bytes.load(Ordering::Acquire);
+            let bytes = count.saturating_mul(len);
+            self.queue.capacity() - self.queue.len() >= count
+                && ((count == 1 && held == 0) || held.saturating_add(bytes) <= self.room.max_bytes)
+        };
+        sees_room() || {
+            self.room.want();
+            sees_room()
         }
     }
 

@@ -187,7 +187,7 @@ fn rules_hold_for_every_form_of_an_address() {
     let forms =
         ["64:ff9b::c000:201", "2002:c000:201::1"].map(|form| form.parse::<IpAddr>().unwrap());
     for form in forms {
-        lab.server.ip(&format!("addr add {form}/128 dev lo"));
+        lab.server.ip(&format!("addr add {form}/128 dev lo nodad"));
         let (_open, _closed) = (lab.server.listen((form, OPEN)), lab.server.listen((form, CLOSED)));
         lab.guest.connect((form, OPEN).into()).expect("another port");
         assert_tcp_prohibited(&lab, (form, CLOSED).into());
@@ -206,7 +206,8 @@ struct Services {
 impl Services {
     fn start(lab: &Lab, addresses: &[IpAddr]) -> Self {
         for address in addresses {
-            lab.host.ip(&format!("addr add {address} dev lo"));
+            let nodad = if address.is_ipv6() { "nodad" } else { "" };
+            lab.host.ip(&format!("addr add {address} dev lo {nodad}"));
         }
         let all = ["0.0.0.0:80", "[::]:80"].map(|all| all.parse::<SocketAddr>().unwrap());
         Self {

@@ -7,7 +7,9 @@
 pub(crate) mod check;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod listening;
 pub(crate) mod raw;
+pub(crate) mod udp;
 pub(crate) mod wire;
 
 use std::io::{self, Write};
