@@ -23,6 +23,7 @@ use super::end::End;
 use super::link::Link;
 use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::sys::pages::WindowedSocket;
+use crate::wire::{self, flag};
 
 /// A place in the flow table and how often it was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +177,7 @@ enum Moved {
 }
 
 impl Open {
-    /// `first` is the number of the guest's SYN.
+    /// `first` is the number of the guest's SYN; any number while that is yet to come.
     pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
         Self {
             socket,
@@ -198,11 +199,18 @@ impl Open {
         }
     }
 
-    /// Whether the segment may go into smoltcp. smoltcp 0.14 takes the window of its SYN-ACK, which is
-    /// never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. Data beyond
-    /// the receive buffer would pass for data within the window then, and it would panic.
-    pub(crate) fn admits(&mut self, segment: &Segment) -> bool {
+    /// Whether the segment of this frame may go into smoltcp. smoltcp 0.14 takes the window of its SYN,
+    /// which is never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment.
+    /// Data beyond the receive buffer would pass for data within the window then, and it would panic.
+    pub(crate) fn admits(&mut self, segment: &Segment, frame: &[u8]) -> bool {
         if self.window_told {
+            return true;
+        }
+        if self.state() == State::SynSent {
+            // smoltcp takes the guest's SYN here and no data, not even that of the SYN itself.
+            if has_syn(frame) {
+                self.first = segment.sequence;
+            }
             return true;
         }
         // Where the buffer begins: after what was taken out of it.
@@ -210,7 +218,7 @@ impl Open {
         let end = segment.sequence.wrapping_add(segment.payload as u32);
         let beyond = end.wrapping_sub(start).cast_signed();
         let capacity = self.socket.socket(|socket| socket.recv_capacity());
-        segment.payload == 0 || usize::try_from(beyond).map_or(true, |end| end <= capacity)
+        segment.payload == 0 || beyond < 0 || beyond as usize <= capacity
     }
 
     /// A segment of the guest went into smoltcp.
@@ -397,6 +405,11 @@ impl Open {
     }
 }
 
+fn has_syn(frame: &[u8]) -> bool {
+    let flags = wire::tcp_layout(frame).and_then(|layout| frame.get(layout.tcp + 13));
+    flags.is_some_and(|flags| flags & flag::SYN != 0)
+}
+
 /// What smoltcp did when it was asked for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Egress {
@@ -460,7 +473,7 @@ pub(crate) fn serve(
 
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        let is_synchronized = open.state() != State::SynReceived;
+        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
         let mut has_sent = false;
         let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
         open.window_told |= is_synchronized && has_sent;

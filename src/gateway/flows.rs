@@ -234,7 +234,7 @@ impl Flows {
                 return Some(frame);
             }
             Phase::Open(open) => {
-                if !open.admits(segment) {
+                if !open.admits(segment, &frame) {
                     turn.counters.dropped(DropReason::BeyondWindow);
                     return Some(frame);
                 }
