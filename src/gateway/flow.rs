@@ -23,7 +23,6 @@ use super::end::End;
 use super::link::Link;
 use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::sys::pages::WindowedSocket;
-use crate::wire::{self, flag};
 
 /// A place in the flow table and how often it was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,10 +133,6 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
-    /// The number of the guest's SYN.
-    first: u32,
-    /// A segment has gone to the guest since the handshake, with the window as it is.
-    window_told: bool,
 }
 
 /// What we have received and not acknowledged.
@@ -177,8 +172,7 @@ enum Moved {
 }
 
 impl Open {
-    /// `first` is the number of the guest's SYN; any number while that is yet to come.
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
         Self {
             socket,
             host,
@@ -194,31 +188,7 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
-            first,
-            window_told: false,
         }
-    }
-
-    /// Whether the segment of this frame may go into smoltcp. smoltcp 0.14 takes the window of its SYN,
-    /// which is never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment.
-    /// Data beyond the receive buffer would pass for data within the window then, and it would panic.
-    pub(crate) fn admits(&mut self, segment: &Segment, frame: &[u8]) -> bool {
-        if self.window_told {
-            return true;
-        }
-        if self.state() == State::SynSent {
-            // smoltcp takes the guest's SYN here and no data, not even that of the SYN itself.
-            if has_syn(frame) {
-                self.first = segment.sequence;
-            }
-            return true;
-        }
-        // Where the buffer begins: after what was taken out of it.
-        let start = self.first.wrapping_add(1).wrapping_add(self.to_host as u32);
-        let end = segment.sequence.wrapping_add(segment.payload as u32);
-        let beyond = end.wrapping_sub(start).cast_signed();
-        let capacity = self.socket.socket(|socket| socket.recv_capacity());
-        segment.payload == 0 || beyond < 0 || beyond as usize <= capacity
     }
 
     /// A segment of the guest went into smoltcp.
@@ -405,11 +375,6 @@ impl Open {
     }
 }
 
-fn has_syn(frame: &[u8]) -> bool {
-    let flags = wire::tcp_layout(frame).and_then(|layout| frame.get(layout.tcp + 13));
-    flags.is_some_and(|flags| flags & flag::SYN != 0)
-}
-
 /// What smoltcp did when it was asked for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Egress {
@@ -424,7 +389,6 @@ fn egress(
     link: &Link,
     outlet: &mut Outlet<'_>,
     now: Instant,
-    has_sent: &mut bool,
 ) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
@@ -436,7 +400,6 @@ fn egress(
         if result == PollResult::None {
             return Egress::Done;
         }
-        *has_sent = true;
     }
     Egress::More
 }
@@ -473,11 +436,7 @@ pub(crate) fn serve(
 
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
-        let mut has_sent = false;
-        let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
-        open.window_told |= is_synchronized && has_sent;
-        match egress {
+        match egress(&mut open.socket, interface, link, outlet, now) {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,

@@ -234,10 +234,6 @@ impl Flows {
                 return Some(frame);
             }
             Phase::Open(open) => {
-                if !open.admits(segment, &frame) {
-                    turn.counters.dropped(DropReason::BeyondWindow);
-                    return Some(frame);
-                }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
                     let interface = &mut self.interface;
@@ -416,7 +412,7 @@ impl Flows {
         }
         let host = host.take();
         turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss, segment.sequence)));
+        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
         flow.ready.writable = true;
         turn.counters.tcp_established.add(1);
         true
