@@ -93,7 +93,7 @@ pub struct Limits {
     /// TCP flows at once whose host connection is not established yet; part of `tcp_flows`. Each
     /// costs one host socket and the guest's SYN. A SYN above it is answered with RST. Default 1,024.
     pub tcp_half_open: usize,
-    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB. Twice this is address space;
+    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB, rounded up to a power of two. Twice this is address space;
     /// memory is what the flow has used of it. Default 1 MiB.
     pub tcp_window: usize,
     /// What the windows of all flows may come to, in bytes. Above it, new flows have windows of 64 KiB.

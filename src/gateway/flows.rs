@@ -297,11 +297,7 @@ impl Flows {
             Phase::Open(open) => {
                 let was_calling = open.is_calling();
                 if was_calling && segment.syn {
-                    open.answered(tell_mss(&mut frame, turn.link), segment.sequence);
-                }
-                if !open.admits(segment) {
-                    turn.counters.dropped(DropReason::BeyondWindow);
-                    return Some(frame);
+                    open.set_mss(tell_mss(&mut frame, turn.link));
                 }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
@@ -496,7 +492,7 @@ impl Flows {
         }
         let host = host.take();
         turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss, segment.sequence)));
+        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
         flow.ready.writable = true;
         turn.counters.tcp_established.add(1);
         true
