@@ -41,8 +41,8 @@ use super::policy::Decision;
 use super::token::Source;
 use super::{packet, ping, udp};
 use crate::config::UdpFiltering;
-use crate::handle::Protocol;
-use crate::metrics::DropReason;
+use crate::handle::{FlowInfo, FlowState, Protocol};
+use crate::metrics::{Counters, DropReason};
 use crate::sys::datagram::{BATCH, Inbox};
 
 /// Packets of one mapping that may wait for the host, which is busy.
@@ -108,6 +108,9 @@ struct Mapping {
     is_queued: bool,
     is_starved: bool,
     only_dns: bool,
+    opened: Instant,
+    bytes_to_host: u64,
+    bytes_to_guest: u64,
 }
 
 /// A packet in the queue of its mapping.
@@ -252,6 +255,9 @@ impl Nat {
             is_queued: false,
             is_starved: false,
             only_dns: self.carried == Carried::Udp,
+            opened: turn.now,
+            bytes_to_host: 0,
+            bytes_to_guest: 0,
         };
         match self.carried {
             Carried::Udp => {
@@ -342,11 +348,25 @@ impl Nat {
         }
     }
 
+    /// The mappings as the embedder sees them.
+    pub(crate) fn list(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
+        let protocol = self.protocol();
+        self.table.values().map(move |mapping| FlowInfo {
+            protocol,
+            guest: mapping.guest,
+            remote: None,
+            state: FlowState::Open,
+            bytes_to_host: mapping.bytes_to_host,
+            bytes_to_guest: mapping.bytes_to_guest,
+            age: (now - mapping.opened).into(),
+        })
+    }
+
     /// Ends every mapping.
-    pub(crate) fn close_all(&mut self, turn_counters: &crate::metrics::Counters) {
+    pub(crate) fn close_all(&mut self, counters: &Counters) {
         for at in self.table.places() {
             self.table.remove(at);
-            self.uncount(turn_counters);
+            self.uncount(counters);
         }
         self.active.clear();
         self.starved.clear();
@@ -360,7 +380,7 @@ impl Nat {
         mapping.is_some_and(|mapping| mapping.peers.has_named(destination.ip()))
     }
 
-    fn uncount(&self, counters: &crate::metrics::Counters) {
+    fn uncount(&self, counters: &Counters) {
         match self.carried {
             Carried::Udp => counters.udp_mappings.subtract(1),
             Carried::Echo => counters.ping_mappings.subtract(1),
@@ -404,7 +424,9 @@ impl Nat {
                 Ok(sent) => {
                     was_tried = false;
                     for sent in mapping.outgoing.drain(..sent.min(mapping.outgoing.len())) {
-                        count_to_host(self.carried, sent.message().len(), turn);
+                        let len = sent.message().len() as u64;
+                        mapping.bytes_to_host += len;
+                        count_to_host(self.carried, len, turn);
                         self.waiting -= sent.frame.capacity();
                         turn.outlet.queues.recycle(sent.frame);
                     }
@@ -498,11 +520,11 @@ pub(crate) fn answer_failed_send(
     }
 }
 
-fn count_to_host(carried: Carried, len: usize, turn: &Turn<'_, '_>) {
+fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
     match carried {
         Carried::Udp => {
             turn.counters.udp_datagrams_to_host.add(1);
-            turn.counters.udp_bytes_to_host.add(len as u64);
+            turn.counters.udp_bytes_to_host.add(len);
         }
         Carried::Echo => turn.counters.pings_to_host.add(1),
     }
@@ -522,6 +544,7 @@ impl Mapping {
             Ok(name) => name,
             Err(reason) => return turn.counters.dropped(reason),
         };
+        self.bytes_to_guest += bytes.len() as u64;
         match carried {
             Carried::Udp => udp::deliver(name, self.guest, bytes, turn),
             Carried::Echo => ping::deliver(name, self.guest, bytes, turn),

@@ -85,7 +85,12 @@ impl Network {
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
-            Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
+            Command::Flows(answer) => {
+                let mut flows = self.flows.list(turn.now);
+                flows.extend(self.udp.list(turn.now));
+                flows.extend(self.ping.list(turn.now));
+                answer.give(flows);
+            }
         }
     }
 
