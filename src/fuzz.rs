@@ -10,6 +10,11 @@ pub fn classify(data: &[u8]) {
     crate::gateway::fuzz_classify(data);
 }
 
+/// Fragments as the guest might send them, with time that passes.
+pub fn fragments(data: &[u8]) {
+    crate::gateway::fuzz_fragments(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -42,6 +47,11 @@ mod tests {
     #[test]
     fn the_corpus_of_classify() {
         replay("classify", super::classify);
+    }
+
+    #[test]
+    fn the_corpus_of_fragments() {
+        replay("fragments", super::fragments);
     }
 
     #[test]

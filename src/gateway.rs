@@ -76,6 +76,8 @@ use crate::sync::Arc;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
 pub(crate) use self::halves::Halves;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::reassembly::fuzz_fragments;
 
 /// Frames that one turn takes from the queue.
 const FRAMES: usize = 256;

@@ -4,8 +4,6 @@
 #![cfg(all(feature = "cli", target_os = "linux", not(loom)))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-// Each test program uses its own part of this.
-#[allow(dead_code)]
 mod support;
 
 use std::collections::HashSet;

@@ -16,6 +16,7 @@
 //! The guest's DF bit and hop limit hold on the way: the host refuses what is too large for the path with
 //! its MTU, and routers on the way tell the socket what they dropped and why.
 
+mod mapping;
 mod peers;
 mod socket;
 mod table;
@@ -32,16 +33,17 @@ use tracing::warn;
 pub(crate) use self::socket::Carried;
 pub(crate) use self::table::Table;
 
+use self::mapping::{Mapping, Outgoing};
 use self::peers::Peers;
 use self::socket::NatSocket;
 use super::flows::Turn;
 use super::host::ConnectError;
-use super::icmp::{IcmpError, Unreachable, answer_error, tell_error};
+use super::icmp::{IcmpError, Unreachable, answer_error};
+use super::packet;
 use super::policy::Decision;
 use super::token::Source;
-use super::{packet, ping, udp};
 use crate::config::UdpFiltering;
-use crate::handle::{FlowInfo, FlowState, Protocol};
+use crate::handle::{FlowInfo, FlowState};
 use crate::metrics::{Counters, DropReason};
 use crate::sys::datagram::{BATCH, Inbox};
 
@@ -51,8 +53,6 @@ const WAITING: usize = 256;
 const WAITING_BYTES: usize = 4 << 20;
 /// Packets that a mapping receives before others have their turn.
 const RECEIVES: usize = 128;
-/// Errors that one look at a socket's queue takes.
-const ERRORS: usize = 64;
 /// What the guest is told of a path of unknown MTU: what every host takes (RFC 1122 section 3.3.2).
 const UNKNOWN_MTU: u32 = 576;
 
@@ -96,39 +96,6 @@ pub(crate) struct Nat {
     has_warned: bool,
 }
 
-#[derive(Debug)]
-struct Mapping {
-    guest: SocketAddr,
-    socket: NatSocket,
-    peers: Peers,
-    outgoing: VecDeque<Outgoing>,
-    readable: bool,
-    writable: bool,
-    failed: bool,
-    is_queued: bool,
-    is_starved: bool,
-    only_dns: bool,
-    opened: Instant,
-    bytes_to_host: u64,
-    bytes_to_guest: u64,
-}
-
-/// A packet in the queue of its mapping.
-#[derive(Debug)]
-struct Outgoing {
-    frame: Vec<u8>,
-    message: Range<usize>,
-    host: SocketAddr,
-    hop_limit: u8,
-    dont_fragment: bool,
-}
-
-impl Outgoing {
-    fn message(&self) -> &[u8] {
-        self.frame.get(self.message.clone()).unwrap_or_default()
-    }
-}
-
 impl Nat {
     pub(crate) fn new(carried: Carried, filtering: UdpFiltering, limits: NatLimits) -> Self {
         Self {
@@ -141,13 +108,6 @@ impl Nat {
             inbox: None,
             waiting: 0,
             has_warned: false,
-        }
-    }
-
-    fn protocol(&self) -> Protocol {
-        match self.carried {
-            Carried::Udp => Protocol::Udp,
-            Carried::Echo => Protocol::Icmp,
         }
     }
 
@@ -219,12 +179,13 @@ impl Nat {
         destination: SocketAddr,
         turn: &mut Turn<'_, '_>,
     ) -> Result<SocketAddr, Unreachable> {
-        let why = match turn.egress.decide(self.protocol(), destination, turn.link, turn.now) {
-            Decision::Connect(host) => return Ok(host),
-            // Nothing listens there.
-            Decision::Refuse => Unreachable::Port,
-            Decision::Deny => Unreachable::Prohibited,
-        };
+        let why =
+            match turn.egress.decide(self.carried.protocol(), destination, turn.link, turn.now) {
+                Decision::Connect(host) => return Ok(host),
+                // Nothing listens there.
+                Decision::Refuse => Unreachable::Port,
+                Decision::Deny => Unreachable::Prohibited,
+            };
         if let Some(mapping) = mapping.and_then(|at| self.table.get_mut(at)) {
             mapping.peers.forbid(destination);
         }
@@ -350,7 +311,7 @@ impl Nat {
 
     /// The mappings as the embedder sees them.
     pub(crate) fn list(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
-        let protocol = self.protocol();
+        let protocol = self.carried.protocol();
         self.table.values().map(move |mapping| FlowInfo {
             protocol,
             guest: mapping.guest,
@@ -458,7 +419,7 @@ impl Nat {
         let Some(mapping) = self.table.get_mut(at) else { return };
         let mut received = 0;
         let mut errors = 0;
-        while mapping.readable && received < RECEIVES && errors < ERRORS {
+        while mapping.readable && received < RECEIVES && errors < mapping::ERRORS {
             let most = room_for(turn, mapping.guest.is_ipv6());
             if most == 0 {
                 if !std::mem::replace(&mut mapping.is_starved, true) {
@@ -496,9 +457,12 @@ impl Nat {
 /// for one, which is dropped if it is too large for the whole queue.
 pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
     const LARGEST: usize = 65_535;
-    let fits = |count: &usize| packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST, *count);
-    let fitting = [Inbox::SLOTS, 4, 1].into_iter().find(fits);
-    fitting.unwrap_or(usize::from(turn.outlet.queues.host_to_guest.is_empty()))
+    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(Inbox::SLOTS);
+    // Refused, this rings when there is room.
+    if room > 0 || packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST) {
+        return room.max(1);
+    }
+    usize::from(turn.outlet.queues.host_to_guest.is_empty())
 }
 
 /// The host does not take a packet: the guest hears why.
@@ -527,93 +491,6 @@ fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
             turn.counters.udp_bytes_to_host.add(len);
         }
         Carried::Echo => turn.counters.pings_to_host.add(1),
-    }
-}
-
-impl Mapping {
-    /// Hands a packet from outside to the guest, if the filter lets it pass (RFC 4787 REQ-8).
-    fn deliver(
-        &mut self,
-        carried: Carried,
-        filtering: UdpFiltering,
-        from: SocketAddr,
-        bytes: &[u8],
-        turn: &mut Turn<'_, '_>,
-    ) {
-        let name = match self.name_of(carried, filtering, from, turn) {
-            Ok(name) => name,
-            Err(reason) => return turn.counters.dropped(reason),
-        };
-        self.bytes_to_guest += bytes.len() as u64;
-        match carried {
-            Carried::Udp => udp::deliver(name, self.guest, bytes, turn),
-            Carried::Echo => ping::deliver(name, self.guest, bytes, turn),
-        }
-    }
-
-    /// What the guest calls whoever has sent this.
-    fn name_of(
-        &mut self,
-        carried: Carried,
-        filtering: UdpFiltering,
-        from: SocketAddr,
-        turn: &mut Turn<'_, '_>,
-    ) -> Result<SocketAddr, DropReason> {
-        let protocol = match carried {
-            Carried::Udp => Protocol::Udp,
-            Carried::Echo => Protocol::Icmp,
-        };
-        // A scope of the host's means nothing to the guest.
-        let from = SocketAddr::new(from.ip(), from.port());
-        let generation = turn.egress.generation();
-        if let Some((name, destination)) = self.peers.name_of(from, true) {
-            if self.peers.find(destination, generation, turn.now).is_some() {
-                return Ok(name);
-            }
-            return match turn.egress.decide(protocol, destination, turn.link, turn.now) {
-                Decision::Connect(host) => {
-                    self.peers.allow(destination, host, generation, turn.now);
-                    Ok(name)
-                }
-                Decision::Refuse | Decision::Deny => {
-                    self.peers.forbid(destination);
-                    Err(DropReason::Policy)
-                }
-            };
-        }
-        // Whom the guest may not send to may not send to the guest.
-        let is_open = filtering == UdpFiltering::EndpointIndependent
-            && carried == Carried::Udp
-            && turn.egress.decide(protocol, from, turn.link, turn.now) == Decision::Connect(from);
-        if is_open { Ok(from) } else { Err(DropReason::Filtered) }
-    }
-
-    /// Tells the guest of the errors that came back (RFC 5508 REQ-4), and says what MTU the host has
-    /// named for a packet that it did not take.
-    fn tell_errors(&mut self, carried: Carried, turn: &mut Turn<'_, '_>) -> Option<u32> {
-        let mut mtu = None;
-        for _ in 0..ERRORS {
-            let Some(reported) = self.socket.take_error() else { break };
-            let Some(what) = reported.what else { continue };
-            if let (None, IcmpError::TooBig { mtu: known }) = (reported.from, what) {
-                mtu = Some(known);
-                continue;
-            }
-            let any_port = carried == Carried::Echo;
-            let Some((name, _)) = self.peers.name_of(reported.destination, any_port) else {
-                turn.counters.dropped(DropReason::IcmpUnmatched);
-                continue;
-            };
-            let quote = match carried {
-                Carried::Udp => Some(udp::quote(self.guest, name, &reported.data)),
-                Carried::Echo => ping::quote(self.guest, name, &reported.data),
-            };
-            match quote {
-                Some(quote) => tell_error(turn, reported.from, quote, what),
-                None => turn.counters.dropped(DropReason::IcmpUnmatched),
-            }
-        }
-        mtu
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes the seed corpora, `corpus/classify` and `corpus/framing`:
+//! Writes the seed corpora, `corpus/classify`, `corpus/fragments` and `corpus/framing`:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. With `-- --check` it writes nothing
 //! and fails if the files that are there are not the ones it would write.
 //!
@@ -6,6 +6,7 @@
 //! end early, options of length zero, addresses that no router may forward.
 
 mod dhcp;
+mod fragments;
 mod frames;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use dhcp::dhcp_seeds;
+use fragments::fragment_seeds;
 use frames::*;
 
 /// Seeds of one target, by file name.
@@ -23,7 +25,9 @@ fn main() -> io::Result<ExitCode> {
     let check = env::args().any(|argument| argument == "--check");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut differences = 0;
-    for (target, seeds) in [("classify", classify()), ("framing", framing())] {
+    let targets =
+        [("classify", classify()), ("fragments", fragment_seeds()), ("framing", framing())];
+    for (target, seeds) in targets {
         let directory = corpus.join(target);
         let bytes: usize = seeds.values().map(Vec::len).sum();
         println!("{target}: {} seeds, {bytes} bytes", seeds.len());
