@@ -138,7 +138,7 @@ do_demo() {
 
 do_netns() {
     step 'tests on real kernels: network namespaces, QEMU' env CI="${CI:-true}" \
-        cargo test --locked --no-fail-fast --release --features cli --test netns --test netns_config --test netns_udp --test qemu -- \
+        cargo test --locked --no-fail-fast --release --features cli --test netns --test netns_config --test netns_publish --test qemu -- \
         --test-threads=1 --nocapture
 }
 
@@ -150,7 +150,7 @@ do_loom() {
 do_fuzz() {
     step 'fuzz: the seeds are those of their generator' seeds
     step 'fuzz: build' fuzz build
-    for name in classify fragments framing; do
+    for name in classify dns flow fragments framing; do
         step "fuzz: $name, corpus and $FUZZ_SECONDS s" fuzz_run "$name"
     done
 }

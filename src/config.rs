@@ -1,11 +1,19 @@
 //! What an embedder can choose, with the cost of each choice.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::capture::Capture;
 use crate::error::{ConfigError, StartError};
+use crate::gateway::{self, is_host_name};
+use crate::policy::Policy;
+use crate::publish::Publish;
 use crate::queues::{self, NetworkFrameQueues};
+use crate::rate::RateLimit;
+use crate::relay::{RelayStream, Service};
 use crate::runtime::Runtime;
 use crate::sync::Arc;
 
@@ -40,6 +48,20 @@ pub enum Overflow {
     Drop,
 }
 
+/// Whom the DNS forwarder asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dns {
+    /// The nameservers of the host's `/etc/resolv.conf`, as it is at each query. A resolver on the host's
+    /// loopback works: the host asks it, not the guest.
+    #[default]
+    Host,
+    /// These servers, in this order: the first that answers is asked. Eight at the most are used.
+    Servers(Vec<SocketAddr>),
+    /// Nobody: there is no forwarder.
+    Off,
+}
+
 /// Who outside may send to a UDP mapping of the guest (RFC 4787 section 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,6 +75,15 @@ pub enum UdpFiltering {
 
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
+///
+/// | what is bounded | by | at the limit |
+/// |---|---|---|
+/// | descriptors, and the flow table | `tcp_flows`; of them, connections under way: `tcp_half_open` | the new flow is refused, the old are kept |
+/// | memory of windows | `tcp_window` for each flow, `tcp_memory` for all | the sender waits; new flows have small windows |
+/// | memory of frames | `queue_frames` and `queue_bytes`, in each direction | the sender waits, or a counted drop ([`Overflow`]) |
+/// | time that a flow may hold what it has | `tcp_connect`, `tcp_transitory`, `tcp_idle` | the flow is reset |
+/// | what passes in a second | [`Builder::rate_from_guest`], [`Builder::rate_to_guest`] | [`RateLimit`] |
+/// | memory of a capture | 8 MiB | records are lost and counted ([`Capture`]) |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
@@ -76,6 +107,17 @@ pub struct Limits {
     /// How long a flow may be silent whose handshake with the guest is not over, or that both ends have
     /// closed (RFC 5382 REQ-5: not less than 4 min). Default 4 min.
     pub tcp_transitory: Duration,
+    /// Connections to in-process services at once. Each costs a thread, two descriptors, and up to 512
+    /// KiB in its pipes. A SYN above it is answered with RST. Default 64.
+    pub relay_threads: usize,
+    /// DNS queries under way at once: 1 to 65,536. Each costs one host socket, more while upstreams are
+    /// silent, and what it and its answer hold; all of them hold 32 MiB at the most. A query above it is
+    /// answered with SERVFAIL. Default 4,096.
+    pub dns_queries: usize,
+    /// Connections of the guest to the DNS forwarder at once; part of `tcp_flows`. Each may hold
+    /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
+    /// Default 64.
+    pub dns_connections: usize,
     /// UDP mappings at once: endpoints of the guest, each with a host socket and about 1 KiB, and what
     /// the kernel holds of datagrams that come faster than they are taken (net.core.rmem_max). Clients of
     /// published UDP ports are limited by the same number. Above it the mapping that is closest to its end
@@ -108,6 +150,9 @@ impl Default for Limits {
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
+            relay_threads: 64,
+            dns_queries: 4_096,
+            dns_connections: 64,
             udp_mappings: 4_096,
             udp_idle: Duration::from_secs(5 * 60),
             udp_dns_idle: Duration::from_secs(30),
@@ -134,11 +179,21 @@ pub(crate) struct Config {
     pub(crate) offload: Offload,
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
+    pub(crate) policy: Policy,
+    pub(crate) dns: Dns,
+    pub(crate) dns_intercept: bool,
+    pub(crate) dns_records: Vec<(String, IpAddr)>,
+    pub(crate) resolver_file: PathBuf,
     pub(crate) udp_filtering: UdpFiltering,
     pub(crate) dhcp: bool,
     pub(crate) dhcp_lease: Duration,
     pub(crate) router_advertisements: bool,
     pub(crate) limits: Limits,
+    pub(crate) published: Vec<Publish>,
+    pub(crate) services: Vec<(SocketAddr, Service)>,
+    pub(crate) rate_from_guest: RateLimit,
+    pub(crate) rate_to_guest: RateLimit,
+    pub(crate) capture: Option<Capture>,
 }
 
 impl Config {
@@ -170,11 +225,21 @@ impl Default for Builder {
             offload: Offload::None,
             overflow: Overflow::Backpressure,
             host_loopback: false,
+            policy: Policy::default(),
+            dns: Dns::Host,
+            dns_intercept: false,
+            dns_records: Vec::new(),
+            resolver_file: PathBuf::from("/etc/resolv.conf"),
             udp_filtering: UdpFiltering::AddressDependent,
             dhcp: true,
             dhcp_lease: Duration::from_secs(24 * 3600),
             router_advertisements: true,
             limits: Limits::default(),
+            published: Vec::new(),
+            services: Vec::new(),
+            rate_from_guest: RateLimit::default(),
+            rate_to_guest: RateLimit::default(),
+            capture: None,
         })
     }
 }
@@ -244,6 +309,42 @@ impl Builder {
         self
     }
 
+    /// Where the guest may go. By default everywhere, but for what the [floor](Policy#the-floor) denies.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.0.policy = policy;
+        self
+    }
+
+    /// Whom the DNS forwarder asks. It answers at the gateway's addresses, port 53, over UDP and TCP.
+    pub fn dns(mut self, dns: Dns) -> Self {
+        self.0.dns = dns;
+        self
+    }
+
+    /// Whether the DNS forwarder also answers what the guest sends to port 53 of any other address, in
+    /// that address's name. Off by default: the guest may ask any server that the policy lets it reach
+    /// (RFC 5625 section 5). Has no effect with [`Dns::Off`].
+    pub fn dns_intercept(mut self, intercepts: bool) -> Self {
+        self.0.dns_intercept = intercepts;
+        self
+    }
+
+    /// Has the DNS forwarder answer for a name itself: A or AAAA with this address, nothing for other
+    /// types, and no upstream hears of it. A name may have several addresses. `host.framegate.internal` is
+    /// the gateway while [`host_loopback`](Self::host_loopback) is allowed, and nothing else under
+    /// `framegate.internal` exists but what is added here.
+    pub fn dns_record(mut self, name: &str, address: IpAddr) -> Self {
+        self.0.dns_records.push((name.to_owned(), address));
+        self
+    }
+
+    /// The resolver configuration that [`Dns::Host`] follows, in place of `/etc/resolv.conf`. For tests.
+    #[doc(hidden)]
+    pub fn resolver_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.resolver_file = path.into();
+        self
+    }
+
     /// Who outside may send to the guest's UDP mappings.
     pub fn udp_filtering(mut self, filtering: UdpFiltering) -> Self {
         self.0.udp_filtering = filtering;
@@ -280,13 +381,67 @@ impl Builder {
         self
     }
 
+    /// Leads ports of the host to the guest from the start on. See
+    /// [`RuntimeHandle::publish`](crate::RuntimeHandle::publish), which does so later, and
+    /// [`RuntimeHandle::published`](crate::RuntimeHandle::published), which has the addresses.
+    pub fn publish(mut self, ports: Publish) -> Self {
+        self.0.published.push(ports);
+        self
+    }
+
+    /// Serves the guest in this process: each connection of the guest to `address` is handed to
+    /// `handler`, on a thread of its own. The address may be any that the guest sends through its
+    /// gateway, such as the gateway's own or 169.254.169.254; no policy applies to it, since it is the
+    /// embedder's.
+    ///
+    /// A handler that panics resets its connection and nothing else. There are
+    /// [`Limits::relay_threads`] connections at once. When the network stops, every read and write of the
+    /// stream fails; [`Runtime::wait`] then waits for the handlers, so one that blocks elsewhere delays
+    /// it.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    ///
+    /// let builder = framegate::Runtime::builder()
+    ///     .service(([169, 254, 169, 254], 7).into(), |mut stream| {
+    ///         let _ = stream.write_all(b"hello from the host\n");
+    ///     });
+    /// ```
+    pub fn service(
+        mut self,
+        address: SocketAddr,
+        handler: impl Fn(RelayStream) + Send + Sync + 'static,
+    ) -> Self {
+        self.0.services.push((address, Service::new(handler)));
+        self
+    }
+
+    /// How fast the guest may send. Not limited by default;
+    /// [`RuntimeHandle::set_rate_limits`](crate::RuntimeHandle::set_rate_limits) changes it later.
+    pub fn rate_from_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_from_guest = limit;
+        self
+    }
+
+    /// How fast the guest is sent to. As [`rate_from_guest`](Self::rate_from_guest).
+    pub fn rate_to_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_to_guest = limit;
+        self
+    }
+
+    /// Captures the guest's link. Off by default.
+    pub fn capture(mut self, capture: Capture) -> Self {
+        self.0.capture = Some(capture);
+        self
+    }
+
     /// Starts the gateway on a connected stream whose other end the VMM has: libkrun's
     /// `krun_add_net_unixstream`, QEMU's `-netdev stream`. Our end becomes non-blocking; the VMM's own
     /// flag is its own.
     ///
     /// # Errors
-    /// [`StartError::Config`] if the configuration contradicts itself, [`StartError::Host`] if the
-    /// host is out of descriptors, threads or memory.
+    /// [`StartError::Config`] if the configuration contradicts itself, [`StartError::Publish`] if a port
+    /// cannot be published, [`StartError::Host`] if the host is out of descriptors, threads or memory.
     pub fn start(self, stream: UnixStream) -> Result<Runtime, StartError> {
         self.check()?;
         Runtime::start_on_stream(self.0, stream)
@@ -329,6 +484,9 @@ impl Builder {
         }
         check_ipv4(config)?;
         check_ipv6(config)?;
+        check_services(config)?;
+        config.policy.check().map_err(ConfigError::Policy)?;
+        check_dns(config)?;
         if !(60..u64::from(u32::MAX)).contains(&config.dhcp_lease.as_secs()) {
             return Err(ConfigError::Limit("dhcp_lease"));
         }
@@ -376,12 +534,36 @@ fn check_ipv6(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_services(config: &Config) -> Result<(), ConfigError> {
+    let mut taken = HashSet::new();
+    let addresses = config.services.iter().map(|(address, _)| *address);
+    let mut wrong = addresses.filter(|address| {
+        address.port() == 0 || !gateway::can_serve(config, address.ip()) || !taken.insert(*address)
+    });
+    match wrong.next() {
+        Some(address) => Err(ConfigError::Service(address)),
+        None => Ok(()),
+    }
+}
+
+fn check_dns(config: &Config) -> Result<(), ConfigError> {
+    if matches!(&config.dns, Dns::Servers(servers) if servers.is_empty()) {
+        return Err(ConfigError::Dns("no server".to_owned()));
+    }
+    match config.dns_records.iter().find(|(name, _)| !is_host_name(name)) {
+        Some((name, _)) => Err(ConfigError::Dns(format!("{name:?} is no host name"))),
+        None => Ok(()),
+    }
+}
+
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 8] = [
+    let bounds: [(&'static str, bool); 10] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
+        ("relay_threads", (1..=1 << 12).contains(&limits.relay_threads)),
+        ("dns_queries", (1..=1 << 16).contains(&limits.dns_queries)),
         ("udp_mappings", (1..=1 << 16).contains(&limits.udp_mappings)),
         ("ping_mappings", (1..=1 << 16).contains(&limits.ping_mappings)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),

@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+
+use crate::policy::PolicyError;
+use crate::publish::PublishError;
 
 /// The VMM broke the stream's framing. There is no way back into step, so the link ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,8 @@ pub enum StartError {
     Config(ConfigError),
     /// A system call failed: what we were doing, and the error.
     Host(&'static str, io::Error),
+    /// A port cannot be published.
+    Publish(PublishError),
 }
 
 impl fmt::Display for StartError {
@@ -79,6 +85,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Host(what, error) => write!(f, "cannot start: {what}: {error}"),
+            Self::Publish(error) => error.fmt(f),
         }
     }
 }
@@ -88,7 +95,14 @@ impl std::error::Error for StartError {
         match self {
             Self::Config(error) => Some(error),
             Self::Host(_, error) => Some(error),
+            Self::Publish(error) => Some(error),
         }
+    }
+}
+
+impl From<PublishError> for StartError {
+    fn from(error: PublishError) -> Self {
+        Self::Publish(error)
     }
 }
 
@@ -111,6 +125,12 @@ pub enum ConfigError {
     Ipv4,
     /// As [`Ipv4`](Self::Ipv4), for the IPv6 addresses.
     Ipv6,
+    /// The guest could never reach a service at this address, or two services have it.
+    Service(SocketAddr),
+    /// The policy cannot be enforced.
+    Policy(PolicyError),
+    /// There is no DNS server to ask, or a record has no host name: which.
+    Dns(String),
     /// A limit is zero or above its bound: its name.
     Limit(&'static str),
 }
@@ -129,6 +149,12 @@ impl fmt::Display for ConfigError {
             Self::Ipv6 => f.write_str(
                 "the IPv6 addresses of guest and gateway must be two different unicast addresses of one prefix",
             ),
+            Self::Service(address) => write!(
+                f,
+                "no service can be at {address}: an address that a router forwards to or the gateway's, a port that is not 0, and one service at each are needed"
+            ),
+            Self::Policy(error) => write!(f, "the policy: {error}"),
+            Self::Dns(what) => write!(f, "DNS cannot be served so: {what}"),
             Self::Limit(name) => write!(f, "the limit {name} is out of its range"),
         }
     }

@@ -15,6 +15,16 @@ pub fn fragments(data: &[u8]) {
     crate::gateway::fuzz_fragments(data);
 }
 
+/// A flow's life, as a sequence of steps.
+pub fn flow(data: &[u8]) {
+    crate::gateway::fuzz_flow(data);
+}
+
+/// A query of the guest, with its length before it, and an upstream's answer to it.
+pub fn dns(data: &[u8]) {
+    crate::gateway::fuzz_dns(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -55,7 +65,17 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_dns() {
+        replay("dns", super::dns);
+    }
+
+    #[test]
     fn the_corpus_of_framing() {
         replay("framing", super::framing);
+    }
+
+    #[test]
+    fn the_corpus_of_flow() {
+        replay("flow", super::flow);
     }
 }

@@ -25,7 +25,10 @@
 //! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
 //! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
 //! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
+//! | `policy` | [`Policy`]: where the guest may go; rules, floor, names, events |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
+//! | `publish` | [`Publish`]: ports of the host that lead to the guest |
+//! | `relay` | [`RelayStream`]: services that the embedder runs for the guest |
 //! | [`Runtime`] | starts the threads, stops them, says why they stopped |
 //!
 //! # Threads
@@ -34,7 +37,9 @@
 //! |---|---|---|
 //! | `framegate-poll` | all smoltcp state, all host sockets, all flows, all timers; the ends of the stream that it has not lent | one epoll over its bell, the host sockets and the stream |
 //! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
+//! | `framegate-relay` | one connection of the guest to a service of the embedder's | whatever the service does; its ends of two byte pipes |
 //! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
+//! | `framegate-pcap` | the destination of a [`Capture`], if there is one | its bell; or the write |
 //!
 //! # Features
 //!
@@ -73,6 +78,8 @@ mod sys;
 #[cfg(feature = "runtime")]
 mod bridge;
 #[cfg(feature = "runtime")]
+mod capture;
+#[cfg(feature = "runtime")]
 mod config;
 #[cfg(feature = "runtime")]
 mod control;
@@ -85,6 +92,14 @@ mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
+mod policy;
+#[cfg(feature = "runtime")]
+mod publish;
+#[cfg(feature = "runtime")]
+mod rate;
+#[cfg(feature = "runtime")]
+mod relay;
+#[cfg(feature = "runtime")]
 mod runtime;
 #[cfg(feature = "runtime")]
 mod wire;
@@ -95,7 +110,9 @@ pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};
 
 #[cfg(feature = "runtime")]
-pub use config::{Builder, Limits, MacAddress, Offload, Overflow, UdpFiltering};
+pub use capture::Capture;
+#[cfg(feature = "runtime")]
+pub use config::{Builder, Dns, Limits, MacAddress, Offload, Overflow, UdpFiltering};
 #[cfg(feature = "runtime")]
 pub use control::ControlError;
 #[cfg(feature = "runtime")]
@@ -104,6 +121,16 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use policy::{
+    Action, Attempt, Because, Floor, HostName, IpNet, LiveFlows, MAX_RULES, ParseRuleError, Policy,
+    PolicyError, PolicyEvent, PolicyEvents, Rule, Target,
+};
+#[cfg(feature = "runtime")]
+pub use publish::{IpFamily, Publish, PublishError, PublishId, Published};
+pub use rate::RateLimit;
+#[cfg(feature = "runtime")]
+pub use relay::RelayStream;
 #[cfg(feature = "runtime")]
 pub use runtime::Runtime;
 

@@ -63,6 +63,8 @@ drop_reasons! {
     Icmp => "icmp",
     /// A TCP segment of no flow.
     NoFlow => "no_flow",
+    /// TCP data beyond the window that the handshake gave, before the gateway has given another.
+    BeyondWindow => "beyond_window",
     /// TCP flags that contradict each other, or a port of zero.
     TcpFlags => "tcp_flags",
     /// A UDP port of zero.
@@ -77,6 +79,12 @@ drop_reasons! {
     HostTimedOut => "host_timed_out",
     /// A host resource ran out: descriptors, ports, memory.
     HostResource => "host_resource",
+    /// A DNS message that is no query, or none that can be read.
+    Dns => "dns",
+    /// The policy denies the name: the guest is told that there is none.
+    DnsName => "dns_name",
+    /// The limit on DNS queries under way, or on connections to the DNS forwarder.
+    DnsLimit => "dns_limit",
     /// The limit on flows.
     FlowLimit => "flow_limit",
     /// The limit on UDP mappings, or on those of pings: the mapping closest to its end gave way.
@@ -95,6 +103,14 @@ drop_reasons! {
     IcmpUnmatched => "icmp_unmatched",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
+    /// The limit on the threads of in-process services.
+    RelayLimit => "relay_limit",
+    /// The guest refused a connection from a published port.
+    GuestRefused => "guest_refused",
+    /// The guest did not answer a connection from a published port.
+    GuestTimedOut => "guest_timed_out",
+    /// The rate limit of the direction ([`RateLimit`](crate::RateLimit)).
+    RateLimit => "rate_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
     /// An ICMP error for the guest above the rate of such errors (RFC 1812 section 4.3.2.8).
@@ -168,9 +184,11 @@ counters! {
     bytes_to_guest,
     /// Frames of the guest that the reader appended to the one before.
     frames_merged,
-    /// TCP flows that the guest has asked for.
+    /// TCP flows that the guest, or a client of a published port, has asked for.
     tcp_opened,
-    /// TCP flows whose host connection came about.
+    /// Those of them that a client of a published port has asked for.
+    tcp_inbound,
+    /// TCP flows whose connection came about at the end that was asked.
     tcp_established,
     /// TCP flows that are gone again.
     tcp_closed,
@@ -178,12 +196,14 @@ counters! {
     tcp_reset,
     /// TCP flows at this moment.
     tcp_flows,
-    /// Those of them whose host connection is not there yet.
+    /// Those of them that are not established at both ends yet.
     tcp_half_open,
     /// Payload bytes relayed from guest to host.
     tcp_bytes_to_host,
     /// Payload bytes relayed from host to guest.
     tcp_bytes_to_guest,
+    /// Handlers of in-process services that panicked.
+    relay_panics,
     /// UDP mappings that the guest has asked for.
     udp_opened,
     /// UDP mappings at this moment.
@@ -210,6 +230,35 @@ counters! {
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.
     neighbor_replies,
+    /// Flows, destinations and names that the policy allowed.
+    policy_allowed,
+    /// Flows, destinations and names that the policy denied.
+    policy_denied,
+    /// Those of them that were the gateway's address, without host loopback.
+    denied_host_loopback,
+    /// Those of them that were an address of the host.
+    denied_host_address,
+    /// Those of them that were a cloud's metadata service.
+    denied_metadata,
+    /// Names that DNS gave to addresses and that gave way to newer ones before their TTL was over.
+    policy_names_evicted,
+    /// Events of the policy that their reader was too slow for.
+    policy_events_lost,
+    /// DNS queries of the guest.
+    dns_queries,
+    /// Answers given to them.
+    dns_answers,
+    /// Those of them that the gateway gave from what it knows: its own names, and names that the policy
+    /// denies.
+    dns_local,
+    /// Those of them that were SERVFAIL because no upstream has answered or could be asked.
+    dns_failures,
+    /// Datagrams that repeated a query under way.
+    dns_repeated,
+    /// Times that an upstream was silent for so long that another was asked too.
+    dns_timeouts,
+    /// Datagrams of an upstream that were no answer to what it was asked.
+    dns_mismatched,
     /// ICMP errors sent to the guest.
     icmp_errors,
     /// Packets of the guest that were put together from fragments.
@@ -222,6 +271,10 @@ counters! {
     /// the guest's own addresses, a lease declined or given back, a router solicitation that the next
     /// advertisement answers.
     link_notices,
+    /// Frames that the capture has written.
+    capture_frames,
+    /// Frames that the capture has lost: its queue was full, or its destination had failed.
+    capture_lost,
     /// Turns of the poll loop.
     turns,
 }

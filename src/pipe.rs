@@ -86,6 +86,18 @@ impl BytePipe {
         self.state.load(Ordering::Acquire) & RESET != 0
     }
 
+    /// Bytes that the writer could write now, as far as it can know.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn room(&self) -> usize {
+        if self.chunks.is_full() { 0 } else { self.room.left() }
+    }
+
+    /// Whether a read would find nothing, not even an end.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.state.load(Ordering::Acquire) == 0 && self.chunks.is_empty()
+    }
+
     /// Removes the next chunk, or says why there is none.
     pub fn read(&self) -> PipeRead {
         let state = self.state.load(Ordering::Acquire);

@@ -213,6 +213,12 @@ impl Room {
         self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
+    /// Bytes that would fit now.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn left(&self) -> usize {
+        self.max_bytes.saturating_sub(self.bytes.load(Ordering::Acquire))
+    }
+
     /// Saturates, because a frame that was pushed into the raw queue was never counted.
     fn give_back(&self, len: usize) {
         let less = |held: usize| Some(held.saturating_sub(len));
@@ -257,7 +263,8 @@ impl Batch<'_> {
         })
     }
 
-    fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
+    /// As [`push`](Self::push), for a producer that does not wait for room: nothing rings for it.
+    pub(crate) fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
         let len = frame.capacity();
         if !self.room.reserve(len) {
             return Err(frame);

@@ -9,13 +9,16 @@ use std::thread::{self, JoinHandle};
 use tracing::{debug, error};
 
 use crate::bridge::{self, HandOver, Reader, Receiver, Sender, Writer};
+use crate::capture::Scribe;
 use crate::config::{Builder, Config};
 use crate::control::Control;
 use crate::error::{StartError, StopReason};
 use crate::gateway::{Gateway, Halves};
 use crate::handle::RuntimeHandle;
 use crate::metrics::{Counters, Stats, StatsReader};
+use crate::publish::{Publish, PublishError};
 use crate::queues::NetworkFrameQueues;
+use crate::relay::Stragglers;
 use crate::sync::{Arc, SetOnce};
 
 /// A running gateway. Dropping it is [`shutdown`](Self::shutdown).
@@ -29,6 +32,8 @@ pub struct Runtime {
     reason: Arc<SetOnce<StopReason>>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
+    /// Threads of services, once the poll loop has left.
+    stragglers: Stragglers,
     _stream: Option<Arc<UnixStream>>,
 }
 
@@ -82,6 +87,7 @@ impl Runtime {
             counters: Arc::default(),
             reason: Arc::new(SetOnce::new()),
             threads: Vec::new(),
+            stragglers: Stragglers::new(),
             _stream: stream,
         }
     }
@@ -90,9 +96,25 @@ impl Runtime {
         let queues = Arc::clone(&self.queues);
         let counters = Arc::clone(&self.counters);
         let control = Arc::clone(&self.control);
-        let gateway = Gateway::new(config, queues, counters, halves, control)
-            .map_err(|error| StartError::Host("epoll", error))?;
-        self.spawn("framegate-poll", move || gateway.run())
+        let stragglers = self.stragglers.clone();
+        let bound: Result<Vec<_>, _> = config.published.iter().map(Publish::bind).collect();
+        let (tap, scribe) = match &config.capture {
+            Some(capture) => capture
+                .start(Arc::clone(&counters))
+                .map(|(tap, scribe)| (Some(tap), Some(scribe)))
+                .map_err(|error| StartError::Host("the capture", error))?,
+            None => (None, None),
+        };
+        let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers, tap)
+            .map_err(|error| StartError::Host("epoll or rtnetlink", error))?;
+        for ports in bound? {
+            gateway.publish(ports).map_err(PublishError::Watch)?;
+        }
+        self.spawn("framegate-poll", move || gateway.run())?;
+        match scribe {
+            Some(scribe) => self.spawn_scribe(scribe),
+            None => Ok(()),
+        }
     }
 
     /// Starts one thread. However it leaves, by return or by panic, the others are told. On failure
@@ -117,6 +139,21 @@ impl Runtime {
                 }
                 first.set(reason);
                 queues.begin_shutdown();
+            })
+            .map_err(|error: io::Error| StartError::Host("a thread", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Starts the thread of the capture. The poll loop's end of it tells it when to leave; how it leaves
+    /// is no reason for the network to stop.
+    fn spawn_scribe(&mut self, scribe: Scribe) -> Result<(), StartError> {
+        let thread = thread::Builder::new()
+            .name("framegate-pcap".into())
+            .spawn(move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| scribe.run())) {
+                    error!("framegate-pcap panicked: {}", message(&*panic));
+                }
             })
             .map_err(|error: io::Error| StartError::Host("a thread", error))?;
         self.threads.push(thread);
@@ -155,11 +192,14 @@ impl Runtime {
             // A panic was caught inside; a join error is then impossible, and worth no second one.
             let _ = thread.join();
         }
+        self.stragglers.join();
         self.reason.get().cloned().unwrap_or(StopReason::Requested)
     }
 
     /// Stops the network and joins every thread. Takes a few milliseconds, whatever the guest does:
     /// every wait of every thread ends with the bell. Host connections that were not complete are reset.
+    /// Only the handler of a [service](Builder::service) can take longer, if it blocks elsewhere than in
+    /// its stream.
     pub fn shutdown(mut self) -> StopReason {
         self.stop()
     }

@@ -125,6 +125,20 @@ impl Tally {
     }
 }
 
+/// A value that one thread uses at a time. Only threads of the embedder's meet here: no thread of this
+/// crate waits for another in a lock.
+#[cfg(feature = "runtime")]
+#[derive(Debug, Default)]
+pub(crate) struct Lock<T>(std::sync::Mutex<T>);
+
+#[cfg(feature = "runtime")]
+impl<T> Lock<T> {
+    /// Works with the value. A panic of an earlier user is its own affair.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
 /// A value that is set once; later values are dropped.
 #[cfg(feature = "runtime")]
 #[derive(Debug)]

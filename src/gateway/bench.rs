@@ -35,7 +35,7 @@ impl Bench {
     /// Does something in a turn of its own.
     pub(crate) fn turn<R>(&mut self, work: impl FnOnce(&mut Turn<'_, '_>) -> R) -> R {
         let (queues, counters) = (&self.queues, &self.counters);
-        let mut outlet = Outlet { queues, batch: queues.push_to_guest(), counters };
+        let mut outlet = Outlet::new(queues, counters);
         work(&mut Turn {
             link: &self.link,
             outlet: &mut outlet,

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::network::Network;
 use super::reassembly::Reassembly;
 use super::{icmp, reset};
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::metrics::Counters;
 use crate::queues::NetworkFrameQueues;
 
@@ -21,7 +21,8 @@ const HOST: icmp::IcmpError = icmp::IcmpError::Unreachable(icmp::Unreachable::Ho
 
 /// Any bytes as a frame, and the invariants of what comes out.
 pub(crate) fn fuzz_classify(data: &[u8]) {
-    let config = Builder::default().into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let config = Builder::default().dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let link = Link::new(&config, true);
     let counters = Counters::default();
     let Ok(queues) = NetworkFrameQueues::try_shared(64) else { return };
@@ -34,7 +35,7 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         let error = icmp::error(Vec::new(), &link, None, data.get(14..).unwrap_or_default(), HOST);
         assert!(error.is_some_and(|frame| frame.len() <= 14 + 1280), "errors stay small");
     }
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let Ok(poll) = Poll::new() else { return };
     let mut egress = Egress::default();
     let mut turn = Turn {

@@ -55,6 +55,7 @@ pub(crate) struct Segment {
     pub(crate) key: FlowKey,
     /// SYN without ACK: the guest opens a connection.
     pub(crate) opens: bool,
+    pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
     /// Whether the guest asks to hand the data to its reader now.
@@ -259,6 +260,7 @@ fn tcp(
             remote: SocketAddr::new(destination, tcp.dst_port()),
         },
         opens: syn && !ack,
+        syn,
         fin,
         rst,
         psh: tcp.psh(),

@@ -4,6 +4,7 @@ use std::io;
 
 use super::buffer_end::BufferEnd;
 use super::host::{ConnectError, HostSocket};
+use crate::relay::RelayEnd;
 
 /// Where a flow's bytes go and come from. Every operation is non-blocking; when one would block, the flow
 /// is told when to try again.
@@ -11,9 +12,10 @@ use super::host::{ConnectError, HostSocket};
 pub(crate) enum End {
     /// A socket of the host.
     Host(HostSocket),
-    #[allow(dead_code)] // until DNS over TCP uses it
     /// A protocol that the poll loop itself speaks.
     Buffer(BufferEnd),
+    /// A service of the embedder's, on a thread of its own.
+    Relay(Box<RelayEnd>),
 }
 
 impl End {
@@ -21,8 +23,13 @@ impl End {
     pub(crate) fn is_connected(&self) -> Result<bool, ConnectError> {
         match self {
             Self::Host(host) => host.is_connected(),
-            Self::Buffer(_) => Ok(true),
+            Self::Buffer(_) | Self::Relay(_) => Ok(true),
         }
+    }
+
+    /// Whether there is nobody left who could read or write.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Relay(end) if end.is_abandoned())
     }
 
     /// Takes bytes for the guest: 0 at the end of the stream.
@@ -30,6 +37,7 @@ impl End {
         match self {
             Self::Host(host) => host.receive(buffer),
             Self::Buffer(end) => end.receive(buffer),
+            Self::Relay(end) => end.receive(buffer),
         }
     }
 
@@ -38,6 +46,7 @@ impl End {
         match self {
             Self::Host(host) => host.send(bytes),
             Self::Buffer(end) => end.send(bytes),
+            Self::Relay(end) => end.send(bytes),
         }
     }
 
@@ -46,6 +55,7 @@ impl End {
         match self {
             Self::Host(host) => host.finish(),
             Self::Buffer(end) => end.finish(),
+            Self::Relay(end) => end.finish(),
         }
     }
 
@@ -54,6 +64,7 @@ impl End {
         match self {
             Self::Host(host) => host.reset(),
             Self::Buffer(_) => {}
+            Self::Relay(end) => end.reset(),
         }
     }
 }

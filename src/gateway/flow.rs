@@ -7,6 +7,8 @@
 //! | `Connecting` | the SYN, kept | connecting | connected, failed, timed out |
 //! | `Open` | any smoltcp state | connected; `None` once both directions have ended | both closed, reset, idle |
 //!
+//! A client of a published port is connected already, so its flow begins as `Open`, in SYN-SENT.
+//!
 //! The directions are independent: a full window or a full socket in one stops nothing in the other.
 //! End of stream passes in each direction after the last byte; a reset passes in each direction as a
 //! reset, so a stream that was cut off never looks complete.
@@ -17,15 +19,17 @@ use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::end::End;
 use super::link::Link;
 use crate::handle::{FlowInfo, FlowState, Protocol};
+use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FlowId {
     pub(crate) index: usize,
     pub(crate) generation: u64,
@@ -66,10 +70,14 @@ pub(crate) struct Flow {
     pub(crate) is_starved: bool,
     /// Counted as half-open.
     pub(crate) is_half_open: bool,
+    /// The poll loop itself is its far end.
+    pub(crate) is_buffer: bool,
     /// In the list of flows in TIME-WAIT.
     pub(crate) is_in_time_wait: bool,
     /// The flow's entry among the timers.
     pub(crate) deadline: Option<Instant>,
+    /// The published port that the client came through.
+    pub(crate) published: Option<PublishId>,
     pub(crate) opened: Instant,
     pub(crate) last_activity: Instant,
 }
@@ -80,10 +88,10 @@ impl Flow {
         let (state, bytes_to_host, bytes_to_guest) = match &mut self.phase {
             Phase::Connecting { .. } => (FlowState::Opening, 0, 0),
             Phase::Open(open) => {
-                let state = match open.state() {
-                    _ if open.is_complete() => FlowState::Closing,
-                    State::SynReceived => FlowState::Opening,
-                    _ => FlowState::Open,
+                let state = match () {
+                    () if open.is_complete() => FlowState::Closing,
+                    () if open.is_opening() => FlowState::Opening,
+                    () => FlowState::Open,
                 };
                 (state, open.to_host, open.to_guest)
             }
@@ -133,6 +141,10 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
+    /// The number of the guest's SYN.
+    first: u32,
+    /// A segment has gone to the guest since the handshake, with the window as it is.
+    window_told: bool,
 }
 
 /// What we have received and not acknowledged.
@@ -172,7 +184,8 @@ enum Moved {
 }
 
 impl Open {
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
+    /// `first` is the number of the guest's SYN, if it has sent one.
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
         Self {
             socket,
             host,
@@ -188,7 +201,24 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
+            first,
+            window_told: false,
         }
+    }
+
+    /// Whether the segment may go into smoltcp. smoltcp 0.14 takes the window of its SYN-ACK, which is
+    /// never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. Data beyond
+    /// the receive buffer would pass for data within the window then, and it would panic.
+    pub(crate) fn admits(&mut self, segment: &Segment) -> bool {
+        if self.window_told {
+            return true;
+        }
+        // Where the buffer begins: after what was taken out of it.
+        let start = self.first.wrapping_add(1).wrapping_add(self.to_host as u32);
+        let end = segment.sequence.wrapping_add(segment.payload as u32);
+        let beyond = end.wrapping_sub(start).cast_signed();
+        let capacity = self.socket.socket(|socket| socket.recv_capacity());
+        segment.payload == 0 || usize::try_from(beyond).map_or(true, |end| end <= capacity)
     }
 
     /// A segment of the guest went into smoltcp.
@@ -212,13 +242,38 @@ impl Open {
         self.guest_reset
     }
 
+    /// The far end, if it is the poll loop's own.
+    pub(crate) fn buffer(&mut self) -> Option<&mut BufferEnd> {
+        match &mut self.host {
+            Some(End::Buffer(end)) => Some(end),
+            _ => None,
+        }
+    }
+
     pub(crate) fn state(&mut self) -> State {
         self.socket.socket(|socket| socket.state())
     }
 
-    /// The handshake is over, and at least one direction has not ended.
+    /// The handshake with the guest is not over, whoever began it.
+    pub(crate) fn is_opening(&mut self) -> bool {
+        matches!(self.state(), State::SynSent | State::SynReceived)
+    }
+
+    /// We have called the guest, which has not answered.
+    pub(crate) fn is_calling(&mut self) -> bool {
+        self.state() == State::SynSent
+    }
+
+    /// The handshake is over, at least one direction has not ended, and there is somebody at the far end.
     pub(crate) fn is_established(&mut self) -> bool {
-        !self.is_complete() && self.state() != State::SynReceived
+        let is_abandoned = self.host.as_ref().is_some_and(End::is_abandoned);
+        !self.is_complete() && !self.is_opening() && !is_abandoned
+    }
+
+    /// The guest answers our SYN: what it takes as one segment, and its own number.
+    pub(crate) fn answered(&mut self, mss: usize, first: u32) {
+        self.mss = mss;
+        self.first = first;
     }
 
     /// The guest's end is over, but for bytes that the host has not taken yet, or for the FIN after
@@ -389,6 +444,7 @@ fn egress(
     link: &Link,
     outlet: &mut Outlet<'_>,
     now: Instant,
+    has_sent: &mut bool,
 ) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
@@ -400,6 +456,7 @@ fn egress(
         if result == PollResult::None {
             return Egress::Done;
         }
+        *has_sent = true;
     }
     Egress::More
 }
@@ -426,6 +483,8 @@ pub(crate) fn serve(
         Moved::More => more = true,
         Moved::Broken => open.host_reset = true,
     }
+    // A client that has left before the guest has answered.
+    open.host_reset |= ready.failed && open.is_calling();
     // A reset after the host's FIN: there is nothing to receive that would tell.
     open.host_reset |= open.host_ended && !open.guest_ended && (ready.failed || open.send_failed);
     open.pass_end_on();
@@ -436,7 +495,11 @@ pub(crate) fn serve(
 
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        match egress(&mut open.socket, interface, link, outlet, now) {
+        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
+        let mut has_sent = false;
+        let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
+        open.window_told |= is_synchronized && has_sent;
+        match egress {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,

@@ -4,15 +4,23 @@
 //! holds that flow alone. Flows with news stand in a list and deadlines in order, so a turn touches only
 //! the flows that have something to do.
 
+mod inbound;
+mod recheck;
+mod relays;
+mod silence;
+
 use std::collections::{HashMap, VecDeque};
 
 use mio::event::Event;
 use smoltcp::iface::Interface;
-use smoltcp::socket::tcp::State;
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
+use self::inbound::Ports;
+use self::relays::shake_hands;
+use self::silence::{may_idle_until, span};
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
@@ -29,6 +37,7 @@ use super::windows::Windows;
 use crate::config::Limits;
 use crate::handle::{FlowInfo, Protocol};
 use crate::metrics::{Counters, DropReason};
+use crate::relay::RelayThreads;
 use crate::wire::ETHERNET;
 
 /// What a flow's work needs besides the flow.
@@ -58,6 +67,20 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    ports: Ports,
+    /// The embedder's services.
+    relays: Option<RelayThreads>,
+    /// Flows to services that may have news.
+    relaying: Vec<FlowId>,
+    /// Flows end in buffers of this process instead of sockets.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) in_process: bool,
+    /// Flows at this moment that end in the poll loop.
+    buffers: usize,
+    /// Those of them that were served since somebody last looked.
+    buffer_news: VecDeque<FlowId>,
+    /// Those that are gone.
+    gone_buffers: VecDeque<FlowId>,
 }
 
 impl Flows {
@@ -74,6 +97,14 @@ impl Flows {
             timers: Timers::default(),
             half_open: 0,
             generation: 0,
+            ports: Ports::default(),
+            relays: None,
+            relaying: Vec::new(),
+            #[cfg(any(fuzzing, test))]
+            in_process: false,
+            buffers: 0,
+            buffer_news: VecDeque::new(),
+            gone_buffers: VecDeque::new(),
         }
     }
 
@@ -127,57 +158,102 @@ impl Flows {
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
         let remote = segment.key.remote;
-        let remote = match turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now) {
-            Decision::Connect(remote) => remote,
-            Decision::Refuse => {
+        if self.relays.as_ref().is_some_and(|relays| relays.service_at(remote).is_some()) {
+            return self.open_relay(frame, segment, turn);
+        }
+        let decision = if turn.link.serves_dns(remote) || self.is_in_process() {
+            None
+        } else {
+            Some(turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now))
+        };
+        let remote = match decision {
+            None => None,
+            Some(Decision::Connect(remote)) => Some(remote),
+            Some(Decision::Refuse) => {
                 turn.counters.dropped(DropReason::Policy);
                 answer_with_reset(turn, &frame, segment);
                 return Some(frame);
             }
-            Decision::Deny => {
+            Some(Decision::Deny) => {
                 turn.counters.dropped(DropReason::Policy);
                 answer_unreachable(turn, &frame, Unreachable::Prohibited);
                 return Some(frame);
             }
         };
-        if let Err(reason) = self.make_room(turn.counters) {
+        let room = match remote {
+            None if self.buffers >= self.limits.dns_connections => Err(DropReason::DnsLimit),
+            _ => self.make_room(turn.counters),
+        };
+        if let Err(reason) = room {
             turn.counters.dropped(reason);
             answer_with_reset(turn, &frame, segment);
             return Some(frame);
         }
-        let entry = self.table.vacant_entry();
-        self.generation += 1;
-        let id = FlowId { index: entry.key(), generation: self.generation };
+        let id = self.next_id();
         let token = Source::Flow(id.index).into();
-        let host = match HostSocket::connect(remote, turn.registry, token) {
-            Ok(host) => End::Host(host),
-            Err(error) => {
+        let host = match remote.map(|remote| HostSocket::connect(remote, turn.registry, token)) {
+            Some(Ok(host)) => End::Host(host),
+            None => {
+                self.buffers += 1;
+                End::Buffer(BufferEnd::default())
+            }
+            Some(Err(error)) => {
                 answer_failure(turn, &frame, segment, error);
                 return Some(frame);
             }
         };
         let until = turn.now + span(self.limits.tcp_connect);
-        entry.insert(Flow {
+        let host = Some(host);
+        let phase = Phase::Connecting { host, syn: frame, segment: *segment, until };
+        self.insert(id, segment.key, phase, turn);
+        self.schedule(id, until);
+        if remote.is_none() {
+            self.activate(id);
+        }
+        None
+    }
+
+    #[cfg(any(fuzzing, test))]
+    fn is_in_process(&self) -> bool {
+        self.in_process
+    }
+
+    #[cfg(not(any(fuzzing, test)))]
+    #[allow(clippy::unused_self)] // as the other
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
+    /// The place of the next flow.
+    fn next_id(&mut self) -> FlowId {
+        self.generation += 1;
+        FlowId { index: self.table.vacant_key(), generation: self.generation }
+    }
+
+    /// Puts a half-open flow into the table, at the place that [`next_id`](Self::next_id) gave.
+    fn insert(&mut self, id: FlowId, key: FlowKey, phase: Phase, turn: &Turn<'_, '_>) {
+        let is_buffer = matches!(phase, Phase::Connecting { host: Some(End::Buffer(_)), .. });
+        self.table.insert(Flow {
             id,
-            key: segment.key,
-            phase: Phase::Connecting { host: Some(host), syn: frame, segment: *segment, until },
+            key,
+            phase,
             ready: Ready::default(),
             is_due: false,
             is_queued: false,
             is_starved: false,
             is_half_open: true,
+            is_buffer,
             is_in_time_wait: false,
             deadline: None,
+            published: None,
             opened: turn.now,
             last_activity: turn.now,
         });
-        self.by_key.insert(segment.key, id);
+        self.by_key.insert(key, id);
         self.half_open += 1;
         turn.counters.tcp_opened.add(1);
         turn.counters.tcp_flows.add(1);
         turn.counters.tcp_half_open.add(1);
-        self.schedule(id, until);
-        None
     }
 
     /// Room for one more flow: a flow in TIME-WAIT gives way, every other is kept and the new one
@@ -200,7 +276,7 @@ impl Flows {
     fn continue_flow(
         &mut self,
         id: FlowId,
-        frame: Vec<u8>,
+        mut frame: Vec<u8>,
         segment: &Segment,
         turn: &mut Turn<'_, '_>,
     ) -> Option<Vec<u8>> {
@@ -219,6 +295,14 @@ impl Flows {
                 return Some(frame);
             }
             Phase::Open(open) => {
+                let was_calling = open.is_calling();
+                if was_calling && segment.syn {
+                    open.answered(tell_mss(&mut frame, turn.link), segment.sequence);
+                }
+                if !open.admits(segment) {
+                    turn.counters.dropped(DropReason::BeyondWindow);
+                    return Some(frame);
+                }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
                     let interface = &mut self.interface;
@@ -226,6 +310,9 @@ impl Flows {
                         .with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
                 }
                 open.heard(segment, turn.now);
+                if was_calling && !segment.syn && !segment.rst {
+                    self.call_again(id);
+                }
             }
         }
         self.activate(id);
@@ -246,12 +333,22 @@ impl Flows {
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
-        while let Some(id) = self.starved.pop_front() {
+        self.some_room_to_guest(usize::MAX);
+    }
+
+    /// There is a little room to the guest again: wakes `most` of the flows that wait for it, those that
+    /// have waited longest. `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self, most: usize) -> bool {
+        let mut woken = 0;
+        while woken < most {
+            let Some(id) = self.starved.pop_front() else { return false };
             if let Some(flow) = self.flow_mut(id) {
                 flow.is_starved = false;
+                woken += 1;
                 self.activate(id);
             }
         }
+        !self.starved.is_empty()
     }
 
     /// Serves the flows with news, and those whose timers have expired, once each and up to `budget` of
@@ -286,11 +383,23 @@ impl Flows {
         }
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
-        let idle =
-            if open.is_established() { self.limits.tcp_idle } else { self.limits.tcp_transitory };
-        let idle_until = flow.last_activity + span(idle);
+        if matches!(open.host, Some(End::Buffer(_))) {
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
+        }
+        let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         if turn.now >= idle_until && !open.is_in_time_wait() {
+            if open.is_calling() {
+                turn.counters.dropped(DropReason::GuestTimedOut);
+            }
             open.abort();
+        }
+        if flow.is_half_open && !open.is_opening() {
+            flow.is_half_open = false;
+            self.half_open -= 1;
+            turn.counters.tcp_half_open.subtract(1);
+            let is_inbound = flow.published.is_some();
+            shake_hands(open, is_inbound, self.relays.as_mut(), turn.counters);
         }
         let before = (open.to_host, open.to_guest);
         let outcome = flow::serve(
@@ -307,11 +416,11 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
-        if flow.is_half_open && open.state() != State::SynReceived {
-            flow.is_half_open = false;
-            self.half_open -= 1;
-            turn.counters.tcp_half_open.subtract(1);
+        if matches!(open.host, Some(End::Buffer(_))) {
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
         }
+        let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         match outcome {
             Outcome::Wait(at) => {
                 let at = at.map_or(idle_until, |at| at.min(idle_until));
@@ -387,7 +496,7 @@ impl Flows {
         }
         let host = host.take();
         turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
+        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss, segment.sequence)));
         flow.ready.writable = true;
         turn.counters.tcp_established.add(1);
         true
@@ -417,6 +526,10 @@ impl Flows {
     /// Forgets a flow.
     fn remove(&mut self, id: FlowId, counters: &Counters) {
         let Some(mut flow) = self.table.try_remove(id.index) else { return };
+        if flow.is_buffer {
+            self.buffers -= 1;
+            self.gone_buffers.push_back(id);
+        }
         self.by_key.remove(&flow.key);
         self.timers.cancel(id, &mut flow.deadline);
         if flow.is_half_open {
@@ -429,6 +542,44 @@ impl Flows {
             // The host's socket goes first, by itself: with FIN or with RST.
             let Open { socket, heard, to_guest, .. } = *open;
             self.windows.give(socket, heard, to_guest);
+        }
+    }
+
+    /// A flow that ends in the poll loop and has been served since its last news: the guest may have
+    /// sent, or may have taken what there was for it.
+    pub(crate) fn buffer_news(&mut self) -> Option<FlowId> {
+        self.buffer_news.pop_front()
+    }
+
+    /// A flow that ended in the poll loop and is gone.
+    pub(crate) fn gone_buffer(&mut self) -> Option<FlowId> {
+        self.gone_buffers.pop_front()
+    }
+
+    /// The poll loop's end of a flow.
+    pub(crate) fn buffer(&mut self, id: FlowId) -> Option<&mut BufferEnd> {
+        match &mut self.flow_mut(id)?.phase {
+            Phase::Open(open) => open.buffer(),
+            Phase::Connecting { .. } => None,
+        }
+    }
+
+    /// There is something new in the poll loop's end of a flow: bytes for the guest, or room.
+    pub(crate) fn buffer_changed(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id) {
+            flow.ready.readable = true;
+            flow.ready.writable = true;
+            // Bytes and the end may have come at once, and no edge comes for the end.
+            flow.ready.ended = true;
+            self.activate(id);
+        }
+    }
+
+    /// Resets a flow that ends in the poll loop.
+    pub(crate) fn abort_buffer(&mut self, id: FlowId) {
+        if let Some(Flow { phase: Phase::Open(open), .. }) = self.flow_mut(id) {
+            open.abort();
+            self.activate(id);
         }
     }
 
@@ -455,12 +606,7 @@ fn enlist(list: &mut VecDeque<FlowId>, id: FlowId, table: &slab::Slab<Flow>) {
     list.push_back(id);
 }
 
-/// A limit as smoltcp counts time: no longer than a century, so that no sum overflows.
-fn span(limit: std::time::Duration) -> Duration {
-    const CENTURY: u64 = 100 * 365 * 24 * 3600;
-    Duration::from_secs(limit.as_secs().min(CENTURY))
-        + Duration::from_micros(u64::from(limit.subsec_micros()))
-}
-
+#[cfg(any(fuzzing, test))]
+mod in_process;
 #[cfg(test)]
 mod tests;

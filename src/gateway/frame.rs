@@ -78,6 +78,10 @@ fn carry(
     }
     let reply = match verdict {
         Verdict::Tcp(segment) => return network.flows.segment(frame, &segment, turn),
+        Verdict::Udp(head) if turn.link.serves_dns(head.destination) => {
+            network.dns.datagram(&head, &frame, turn);
+            return Some(frame);
+        }
         Verdict::Udp(head) => {
             if network.published_udp.answer(&frame, &head, turn) {
                 return Some(frame);
@@ -89,7 +93,9 @@ fn carry(
         Verdict::Fragment(_) => Err(DropReason::Fragment),
         Verdict::Dhcp(head) => {
             match autoconfiguration::dhcp(&frame, &head, network.dhcp.as_ref(), turn) {
-                Ok(Some(reply)) => turn.outlet.reply(reply),
+                Ok(Some(reply)) => {
+                    turn.outlet.reply(reply);
+                }
                 Ok(None) => turn.counters.link_notices.add(1),
                 Err(reason) => turn.counters.dropped(reason),
             }
@@ -113,7 +119,9 @@ fn carry(
         }
     };
     match reply {
-        Ok(Some(reply)) => turn.outlet.reply(reply),
+        Ok(Some(reply)) => {
+            turn.outlet.reply(reply);
+        }
         Ok(None) => turn.counters.link_notices.add(1),
         Err(reason) => turn.counters.dropped(reason),
     }

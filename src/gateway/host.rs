@@ -1,7 +1,7 @@
 //! A TCP socket of the host: non-blocking, owned by the poll loop.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -90,6 +90,21 @@ impl HostSocket {
             Ok(socket) => Ok(Self { socket, finished: false }),
             Err(error) => Err(ConnectError::from_io(&error)),
         }
+    }
+
+    /// A client of a published port. Its events are asked for with [`watch`](Self::watch).
+    pub(crate) fn accepted(client: TcpStream) -> Self {
+        Self { socket: client.into(), finished: false }
+    }
+
+    /// Makes the socket non-blocking and has the poll loop hear of it under `token`.
+    ///
+    /// # Errors
+    /// ENOMEM or ENOSPC from epoll_ctl(2).
+    pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, both)
     }
 
     /// Whether the connection has come about: `Ok(false)` while it has not.

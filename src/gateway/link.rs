@@ -1,9 +1,10 @@
 //! The two ends of the link: who the guest is, who the gateway is, and how large a frame may be.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::wire::EthernetAddress;
 
+use super::dns::Reach;
 use super::icmp::ErrorLimit;
 use super::packet::Identification;
 use crate::config::Config;
@@ -16,6 +17,8 @@ pub(crate) struct Link {
     pub(crate) guest_ipv4: Ipv4Addr,
     pub(crate) gateway_ipv4: Ipv4Addr,
     pub(crate) ipv4_prefix: u8,
+    /// Where published ports lead; the guest may have others.
+    pub(crate) guest_ipv6: Ipv6Addr,
     pub(crate) gateway_ipv6: Ipv6Addr,
     /// The gateway's link-local address, by EUI-64 of its MAC address (RFC 4291 appendix A).
     pub(crate) gateway_link_local: Ipv6Addr,
@@ -25,7 +28,10 @@ pub(crate) struct Link {
     pub(crate) mtu: u16,
     /// Whether the consumer of `host_to_guest` cuts super-segments; the bridge's writer does.
     pub(crate) cuts: bool,
+    /// How much a super-segment of a new flow may hold, in bytes: more would be a burst on a slow link.
+    pub(crate) super_segment: usize,
     pub(crate) host_loopback: bool,
+    dns: Reach,
     pub(crate) identification: Identification,
     pub(crate) icmp_errors: ErrorLimit,
 }
@@ -39,13 +45,16 @@ impl Link {
             guest_ipv4: config.guest_ipv4,
             gateway_ipv4: config.gateway_ipv4,
             ipv4_prefix: config.ipv4_prefix,
+            guest_ipv6: config.guest_ipv6,
             gateway_ipv6: config.gateway_ipv6,
             gateway_link_local: link_local(config.gateway_mac),
             ipv6_prefix: u128::from(config.gateway_ipv6) & ipv6_mask,
             ipv6_mask,
             mtu: config.mtu,
             cuts,
+            super_segment: usize::MAX,
             host_loopback: config.host_loopback,
+            dns: Reach::of(config),
             identification: Identification::default(),
             icmp_errors: ErrorLimit::default(),
         }
@@ -59,6 +68,15 @@ impl Link {
 
     pub(crate) fn is_gateway_v6(&self, address: Ipv6Addr) -> bool {
         address == self.gateway_ipv6 || address == self.gateway_link_local
+    }
+
+    /// Whether the DNS forwarder answers at this address and port.
+    pub(crate) fn serves_dns(&self, destination: SocketAddr) -> bool {
+        let is_gateway = match destination.ip() {
+            IpAddr::V4(address) => address == self.gateway_ipv4,
+            IpAddr::V6(address) => self.is_gateway_v6(address),
+        };
+        self.dns.serves(destination, is_gateway)
     }
 
     pub(crate) fn in_prefix(&self, address: Ipv6Addr) -> bool {

@@ -179,13 +179,20 @@ impl Nat {
         destination: SocketAddr,
         turn: &mut Turn<'_, '_>,
     ) -> Result<SocketAddr, Unreachable> {
-        let why =
-            match turn.egress.decide(self.carried.protocol(), destination, turn.link, turn.now) {
-                Decision::Connect(host) => return Ok(host),
-                // Nothing listens there.
-                Decision::Refuse => Unreachable::Port,
-                Decision::Deny => Unreachable::Prohibited,
-            };
+        let protocol = self.carried.protocol();
+        let is_live = mapping
+            .and_then(|at| self.table.get(at))
+            .is_some_and(|mapping| mapping.peers.knows(destination));
+        let decision = match is_live {
+            true => turn.egress.recheck(protocol, destination, turn.link),
+            false => turn.egress.decide(protocol, destination, turn.link, turn.now),
+        };
+        let why = match decision {
+            Decision::Connect(host) => return Ok(host),
+            // Nothing listens there.
+            Decision::Refuse => Unreachable::Port,
+            Decision::Deny => Unreachable::Prohibited,
+        };
         if let Some(mapping) = mapping.and_then(|at| self.table.get_mut(at)) {
             mapping.peers.forbid(destination);
         }

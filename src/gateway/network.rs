@@ -1,21 +1,29 @@
 //! The subsystems that frames, host events and timers go to.
 
+use std::io;
+
+use mio::Registry;
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
 use super::dhcp::DhcpServer;
+use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
 use super::icmp::{IcmpError, answer_error};
+use super::link::Link;
 use super::nat::{Carried, Nat, NatLimits};
+use super::publish::PublishedPorts;
 use super::reassembly::Reassembly;
 use super::router::Router;
 use super::token::Source;
 use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
-use crate::config::Config;
+use crate::config::{Config, Dns};
 use crate::control::Command;
 use crate::metrics::Counters;
+use crate::policy::LiveFlows;
+use crate::publish::{BoundPort, Published};
 
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
@@ -26,6 +34,7 @@ const MAPPINGS: usize = 64;
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    pub(crate) dns: Forwarder,
     pub(crate) udp: Nat,
     pub(crate) published_udp: PublishedUdp,
     pub(crate) ping: Nat,
@@ -34,11 +43,14 @@ pub(crate) struct Network {
     pub(crate) dhcp: Option<DhcpServer>,
     /// `None` if the guest hears of no router.
     pub(crate) router: Option<Router>,
+    ports: PublishedPorts,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        let resolver = vec![config.gateway_ipv4];
+        // A guest is told of no resolver where there is none.
+        let has_resolver = config.dns != Dns::Off;
+        let resolver = has_resolver.then_some(config.gateway_ipv4).into_iter().collect();
         let limits = &config.limits;
         let udp = NatLimits {
             mappings: limits.udp_mappings,
@@ -49,17 +61,34 @@ impl Network {
         let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
         Self {
             flows: Flows::new(limits.clone(), interface),
+            dns: Forwarder::new(config),
             udp: Nat::new(Carried::Udp, config.udp_filtering, udp),
             published_udp: PublishedUdp::new(udp.mappings, udp.idle),
             ping: Nat::new(Carried::Echo, config.udp_filtering, ping),
             reassembly: Reassembly::default(),
             dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
             router: config.router_advertisements.then(|| Router::new(false)),
+            ports: PublishedPorts::default(),
         }
+    }
+
+    /// Leads ports of the host to the guest.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(crate) fn publish(
+        &mut self,
+        ports: Vec<BoundPort>,
+        link: &Link,
+        registry: &Registry,
+        counters: &Counters,
+    ) -> io::Result<Published> {
+        self.ports.add(ports, &mut self.published_udp, link, registry, counters)
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
     pub(crate) fn handle(&mut self, frame: Vec<u8>, turn: &mut Turn<'_, '_>) -> Option<Vec<u8>> {
+        turn.outlet.record(&frame);
         frame::handle(frame, self, turn)
     }
 
@@ -67,6 +96,8 @@ impl Network {
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
         match source {
             Source::Flow(index) => self.flows.host_event(index, event),
+            Source::Listener(index) => self.ports.host_event(index),
+            Source::Dns(index) => self.dns.host_event(index),
             Source::Udp(index) => self.udp.host_event(index, event),
             Source::PublishedUdp(index) => self.published_udp.host_event(index, event),
             Source::Ping(index) => self.ping.host_event(index, event),
@@ -82,6 +113,16 @@ impl Network {
         self.ping.room_to_guest();
     }
 
+    /// A service of the embedder's has news.
+    pub(crate) fn relay_news(&mut self) {
+        self.flows.look_at_relays();
+    }
+
+    /// Wakes a few of the flows that wait for room; `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self) -> bool {
+        self.flows.some_room_to_guest(SERVICES)
+    }
+
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
@@ -91,12 +132,35 @@ impl Network {
                 flows.extend(self.ping.list(turn.now));
                 answer.give(flows);
             }
+            Command::SetPolicy(policy, live, answer) => {
+                turn.egress.set_policy(policy, live);
+                if live == LiveFlows::Recheck {
+                    self.flows.recheck(turn);
+                }
+                answer.give(());
+            }
+            Command::Publish(ports, answer) => {
+                answer.give(self.publish(ports, turn.link, turn.registry, turn.counters));
+            }
+            Command::Published(answer) => answer.give(self.ports.list()),
+            Command::Unpublish { id, reset, answer } => {
+                let was_there =
+                    self.ports.remove(id, &mut self.published_udp, turn.registry, turn.counters);
+                if reset {
+                    self.flows.reset_published(id);
+                }
+                answer.give(was_there);
+            }
+            // The poll loop has the limiters, and sees to it before.
+            Command::RateLimits(..) => {}
         }
     }
 
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
+        self.ports.serve(&mut self.flows, turn);
         self.flows.serve(SERVICES, turn);
+        self.dns.serve(&mut self.flows, turn);
         self.udp.serve(MAPPINGS, turn);
         self.published_udp.serve(turn);
         self.ping.serve(MAPPINGS, turn);
@@ -110,11 +174,13 @@ impl Network {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         [
             self.flows.next_deadline(),
+            self.dns.next_deadline(),
             self.udp.next_deadline(),
             self.published_udp.next_deadline(),
             self.ping.next_deadline(),
             self.reassembly.next_deadline(),
             self.router.as_ref().and_then(Router::next_deadline),
+            self.ports.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -124,6 +190,8 @@ impl Network {
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
         self.flows.has_work()
+            || self.ports.has_work()
+            || self.dns.has_work()
             || self.udp.has_work()
             || self.published_udp.has_work()
             || self.ping.has_work()

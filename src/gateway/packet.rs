@@ -162,6 +162,9 @@ fn send(
         outlet.counters.dropped(DropReason::BadLength);
         return false;
     }
+    if !outlet.admits_datagram() {
+        return false;
+    }
     let identification = link.identification.next();
     if ip.buffer_len() <= usize::from(link.mtu) {
         let frame = outlet.queues.sized_buffer(ETHERNET + ip.buffer_len());

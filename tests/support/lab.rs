@@ -167,7 +167,8 @@ fn join(host: &Namespace, server: &Namespace) {
     server.sysctl("ipv4/tcp_max_syn_backlog", "4096");
 }
 
-fn set_up(guest: &Namespace, mtu: u16) {
+/// Brings the guest's NIC up.
+pub(crate) fn set_up(guest: &Namespace, mtu: u16) {
     // A tap drops what does not fit its queue, and a virtio-net NIC does not: a long queue.
     guest.ip(&format!(
         "link set tap0 address 02:53:4d:00:00:02 txqueuelen 20000 mtu {mtu}
@@ -175,7 +176,8 @@ fn set_up(guest: &Namespace, mtu: u16) {
     ));
 }
 
-fn configure(guest: &Namespace) {
+/// Gives the guest's NIC its addresses and routes.
+pub(crate) fn configure(guest: &Namespace) {
     guest.ip("addr add 100.96.0.2/30 dev tap0
          addr add fd53:4d00::2/64 dev tap0 nodad
          route add default via 100.96.0.1

@@ -7,6 +7,7 @@
 pub(crate) mod check;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod listening;
 pub(crate) mod raw;
 pub(crate) mod udp;
 pub(crate) mod wire;

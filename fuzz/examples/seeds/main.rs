@@ -1,4 +1,4 @@
-//! Writes the seed corpora, `corpus/classify`, `corpus/fragments` and `corpus/framing`:
+//! Writes the seed corpora, one under `corpus` for each target:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. With `-- --check` it writes nothing
 //! and fails if the files that are there are not the ones it would write.
 //!
@@ -6,6 +6,8 @@
 //! end early, options of length zero, addresses that no router may forward.
 
 mod dhcp;
+mod dns;
+mod flows;
 mod fragments;
 mod frames;
 
@@ -25,8 +27,13 @@ fn main() -> io::Result<ExitCode> {
     let check = env::args().any(|argument| argument == "--check");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut differences = 0;
-    let targets =
-        [("classify", classify()), ("fragments", fragment_seeds()), ("framing", framing())];
+    let targets = [
+        ("classify", classify()),
+        ("dns", dns::dns()),
+        ("flow", flow()),
+        ("fragments", fragment_seeds()),
+        ("framing", framing()),
+    ];
     for (target, seeds) in targets {
         let directory = corpus.join(target);
         let bytes: usize = seeds.values().map(Vec::len).sum();
@@ -78,6 +85,13 @@ fn committed(directory: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// Lives of a flow.
+fn flow() -> Seeds {
+    let mut seeds = Seeds::new();
+    flows::seeds(&mut seeds);
+    seeds
 }
 
 /// Frames of the guest.

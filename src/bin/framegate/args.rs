@@ -1,14 +1,16 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, MacAddress, Offload, Overflow};
+use framegate::{Builder, Capture, Dns, MacAddress, Offload, Overflow, Publish, RateLimit};
+
+use crate::egress_args::Egress;
 
 /// The network of a microVM guest: no root, no tap device, no kernel module.
 #[derive(Debug, Parser)]
@@ -22,7 +24,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Be the gateway of one guest after another on a Unix stream socket.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
     Demo(Demo),
 }
@@ -79,6 +81,22 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "backpressure")]
     overflow: OverflowName,
 
+    /// Whom the DNS forwarder asks, in order of preference; `host` for the host's own resolvers, `off` for
+    /// no forwarder [default: host].
+    #[arg(long, value_name = "IP[:PORT]|host|off")]
+    dns: Vec<DnsName>,
+
+    /// Answer the guest's DNS to every address, not only to the gateway's.
+    #[arg(long)]
+    dns_intercept: bool,
+
+    /// The resolver configuration that `--dns host` follows, in place of /etc/resolv.conf.
+    #[arg(long, value_name = "FILE", hide = true)]
+    resolver_file: Option<PathBuf>,
+
+    /// A name that the DNS forwarder answers with this address itself.
+    #[arg(long, value_name = "NAME=IP")]
+    dns_record: Vec<DnsRecord>,
     /// Be no DHCP server: the guest is configured otherwise.
     #[arg(long)]
     no_dhcp: bool,
@@ -91,6 +109,41 @@ pub(crate) struct Serve {
     /// service that listens there.
     #[arg(long)]
     host_loopback: bool,
+
+    /// Lead ports of the host to the guest, at 127.0.0.1 if no address is given; may be repeated.
+    #[arg(long, value_name = "[tcp:|udp:][ADDR:]HOST_PORT:GUEST_PORT")]
+    publish: Vec<Publish>,
+    /// How many bytes the guest may send in a second: 500k, 20M, 1G.
+    #[arg(long, value_name = "BYTES")]
+    rate_from_guest: Option<Amount>,
+
+    /// How many bytes the guest is sent in a second.
+    #[arg(long, value_name = "BYTES")]
+    rate_to_guest: Option<Amount>,
+
+    /// How many frames the guest may send in a second.
+    #[arg(long, value_name = "FRAMES")]
+    packets_from_guest: Option<Amount>,
+
+    /// How many frames the guest is sent in a second.
+    #[arg(long, value_name = "FRAMES")]
+    packets_to_guest: Option<Amount>,
+
+    /// Capture the guest's link to this file, for tcpdump and Wireshark. The next guest's capture takes its
+    /// place.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+
+    /// Capture so many bytes of each frame [default: all].
+    #[arg(long, value_name = "BYTES", requires = "pcap", value_parser = value_parser!(u32).range(1..))]
+    pcap_snap_len: Option<u32>,
+
+    /// End the capture before its file becomes larger than this: 100M, 2G.
+    #[arg(long, value_name = "BYTES", requires = "pcap")]
+    pcap_max: Option<Amount>,
+
+    #[command(flatten)]
+    egress: Egress,
 }
 
 /// `framegate demo`
@@ -111,14 +164,60 @@ impl Serve {
             .offload(self.offload.into())
             .overflow(self.overflow.into())
             .host_loopback(self.host_loopback)
+            .policy(self.egress.0.clone())
+            .dns_intercept(self.dns_intercept)
             .dhcp(!self.no_dhcp)
             .router_advertisements(!self.no_router_advertisements);
+        let builder = set(builder, self.dns(), Builder::dns);
+        let builder = set(builder, self.resolver_file.clone(), Builder::resolver_file);
+        let builder = self
+            .dns_record
+            .iter()
+            .fold(builder, |builder, record| builder.dns_record(&record.name, record.address));
         let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip6, Builder::gateway_ipv6);
         let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
-        set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0))
+        let builder = set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0));
+        let builder = self.publish.iter().cloned().fold(builder, Builder::publish);
+        let builder = builder
+            .rate_from_guest(rate_limit(self.rate_from_guest, self.packets_from_guest))
+            .rate_to_guest(rate_limit(self.rate_to_guest, self.packets_to_guest));
+        set(builder, self.capture(), Builder::capture)
+    }
+
+    fn capture(&self) -> Option<Capture> {
+        let mut capture = Capture::to_file(self.pcap.as_ref()?);
+        if let Some(bytes) = self.pcap_snap_len {
+            capture = capture.snap_len(bytes);
+        }
+        if let Some(Amount(bytes)) = self.pcap_max {
+            capture = capture.max_bytes(bytes);
+        }
+        Some(capture)
+    }
+}
+
+fn rate_limit(bytes: Option<Amount>, packets: Option<Amount>) -> RateLimit {
+    let mut limit = RateLimit::default();
+    limit.bytes_per_second = bytes.map(|Amount(bytes)| bytes);
+    limit.packets_per_second = packets.map(|Amount(packets)| packets);
+    limit
+}
+
+impl Serve {
+    /// The servers that were named; `host` and `off` are the only ones if they are named at all.
+    fn dns(&self) -> Option<Dns> {
+        let servers = self.dns.iter().map(|name| match name {
+            DnsName::Server(server) => Ok(*server),
+            DnsName::Other(dns) => Err(dns.clone()),
+        });
+        match servers.collect::<Result<Vec<_>, _>>() {
+            Ok(servers) if servers.is_empty() => None,
+            Ok(servers) => Some(Dns::Servers(servers)),
+            Err(dns) => Some(dns),
+        }
     }
 }
 
@@ -143,6 +242,12 @@ pub(crate) fn parse(
                 "--mtu {} needs --offload jumbo: without it the guest's buffers hold 1500 bytes",
                 serve.mtu
             )))
+        }
+        Command::Serve(serve)
+            if serve.dns.len() > 1
+                && serve.dns.iter().any(|name| matches!(name, DnsName::Other(_))) =>
+        {
+            Err(Stop::Wrong("--dns host and --dns off stand alone".into()))
         }
         _ => Ok(command),
     }
@@ -213,6 +318,70 @@ impl<A: FromStr> FromStr for Cidr<A> {
     }
 }
 
+/// A number, in thousands with `k`, millions with `M`, or thousands of millions with `G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Amount(u64);
+
+impl FromStr for Amount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match text.get(digits.len()..) {
+            Some("") => 1,
+            Some("k" | "K") => 1_000,
+            Some("M") => 1_000_000,
+            Some("G") => 1_000_000_000,
+            _ => return Err("a number, or one with k, M or G, as in 20M"),
+        };
+        // parse would take a sign.
+        let number = digits.bytes().all(|c| c.is_ascii_digit()).then(|| digits.parse::<u64>());
+        match number {
+            Some(Ok(number)) => number.checked_mul(factor).map(Self).ok_or("too large a number"),
+            _ => Err("a number, or one with k, M or G, as in 20M"),
+        }
+    }
+}
+
+/// What `--dns` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DnsName {
+    Server(SocketAddr),
+    Other(Dns),
+}
+
+impl FromStr for DnsName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host" => return Ok(Self::Other(Dns::Host)),
+            "off" => return Ok(Self::Other(Dns::Off)),
+            _ => {}
+        }
+        let server = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| (ip, 53).into()));
+        server.map(Self::Server).map_err(|_| "an address, with a port or without, `host` or `off`")
+    }
+}
+
+/// What `--dns-record` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DnsRecord {
+    name: String,
+    address: IpAddr,
+}
+
+impl FromStr for DnsRecord {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) =
+            text.split_once('=').ok_or("a name and an address, as in db=10.0.0.1")?;
+        let address = address.parse().map_err(|_| "not an IP address")?;
+        Ok(Self { name: name.to_owned(), address })
+    }
+}
+
 /// An Ethernet address in the usual notation, with colons or hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mac(MacAddress);
@@ -276,12 +445,14 @@ impl From<OverflowName> for Overflow {
 
 #[cfg(test)]
 mod tests {
+    use framegate::{Action, Policy};
+
     use super::*;
 
     fn serve(options: &str) -> Result<Serve, String> {
         let words = format!("framegate serve --socket /s {options}");
         match parse(words.split_whitespace().map(String::from)) {
-            Ok(Command::Serve(serve)) => Ok(serve),
+            Ok(Command::Serve(serve)) => Ok(*serve),
             Ok(Command::Demo(_)) => panic!("this is serve"),
             Err(Stop::Answer(_)) => panic!("nobody asked for help"),
             Err(Stop::Wrong(why)) => Err(why),
@@ -322,11 +493,35 @@ mod tests {
     }
 
     #[test]
+    fn dns_is_servers_or_one_word() {
+        let dns = |options| serve(options).map(|serve| serve.dns());
+        assert_eq!(dns(""), Ok(None));
+        assert_eq!(dns("--dns host"), Ok(Some(Dns::Host)));
+        assert_eq!(dns("--dns off"), Ok(Some(Dns::Off)));
+        let servers = ["192.0.2.1:53", "[2001:db8::1]:5353", "[fe80::1%2]:53", "[2001:db8::2]:53"]
+            .map(|server| server.parse().unwrap());
+        assert_eq!(
+            dns("--dns 192.0.2.1 --dns [2001:db8::1]:5353 --dns [fe80::1%2]:53 --dns 2001:db8::2"),
+            Ok(Some(Dns::Servers(servers.to_vec())))
+        );
+        for wrong in ["--dns host --dns 192.0.2.1", "--dns off --dns off", "--dns dns.example"] {
+            assert!(dns(wrong).is_err(), "{wrong}");
+        }
+        let record = DnsRecord { name: "db.test".into(), address: [192, 0, 2, 1].into() };
+        assert_eq!(serve("--dns-record db.test=192.0.2.1").unwrap().dns_record, [record]);
+        assert!(serve("--dns-record db.test").is_err() && serve("--dns-record a=b").is_err());
+    }
+
+    #[test]
     fn options_reach_the_builder() {
         let options = "--guest-ip 10.0.0.2/24 --gateway-ip 10.0.0.1 --guest-ip6 fd00::2/64 \
                        --gateway-ip6 fd00::1 --guest-mac 02:00:00:00:00:02 \
                        --gateway-mac 02:00:00:00:00:01 --offload jumbo --mtu 65520 \
-                       --overflow drop --host-loopback";
+                       --overflow drop --host-loopback --deny tcp:*:25 --allow .example.com \
+                       --deny 10.0.0.0/8 --egress deny --host-addresses";
+        let policy = ["deny tcp:*:25", "allow .example.com", "deny 10.0.0.0/8"]
+            .into_iter()
+            .fold(Policy::new(Action::Deny), |policy, rule| policy.rule(rule.parse().unwrap()));
         let expected = Builder::default()
             .guest_ipv4(Ipv4Addr::new(10, 0, 0, 2), 24)
             .gateway_ipv4(Ipv4Addr::new(10, 0, 0, 1))
@@ -337,9 +532,39 @@ mod tests {
             .offload(Offload::Jumbo)
             .mtu(65_520)
             .overflow(Overflow::Drop)
-            .host_loopback(true);
+            .host_loopback(true)
+            .policy(policy.host_addresses(true));
         let builder = serve(options).unwrap().builder();
         assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn rates_and_captures_reach_the_builder() {
+        let options = "--rate-from-guest 20M --rate-to-guest 500k --packets-from-guest 7 \
+                       --packets-to-guest 1G --pcap /tmp/f --pcap-snap-len 96 --pcap-max 2M";
+        let limit = |bytes, packets| {
+            let mut limit = RateLimit::bytes(bytes);
+            limit.packets_per_second = Some(packets);
+            limit
+        };
+        let expected = Builder::default()
+            .rate_from_guest(limit(20_000_000, 7))
+            .rate_to_guest(limit(500_000, 1_000_000_000))
+            .capture(Capture::to_file("/tmp/f").snap_len(96).max_bytes(2_000_000));
+        let builder = serve(options).unwrap().builder();
+        assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn amounts_in_every_form() {
+        for (right, number) in
+            [("0", 0), ("17", 17), ("3k", 3_000), ("4M", 4_000_000), ("1G", 1_000_000_000)]
+        {
+            assert_eq!(right.parse(), Ok(Amount(number)));
+        }
+        for wrong in ["", "k", "-1", "+1", "1.5M", "1MB", "1 M", "99999999999G", "é"] {
+            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -370,6 +595,11 @@ mod tests {
             "--guest-mac 02",
             "--no-such-option",
             "--once --once",
+            "--rate-to-guest fast",
+            "--pcap-max 10TB --pcap /f",
+            "--allow 10.0.0.0/33",
+            "--deny icmp:*:8",
+            "--egress maybe",
         ] {
             let why = serve(wrong).unwrap_err();
             assert!(!why.contains('\n') && !why.is_empty(), "{why}");

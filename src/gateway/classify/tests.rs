@@ -92,6 +92,7 @@ fn a_segment_is_what_its_headers_say() {
                 remote: SocketAddr::new(remote().into(), 80),
             },
             opens: false,
+            syn: false,
             fin: false,
             rst: false,
             psh: true,

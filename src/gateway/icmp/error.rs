@@ -118,7 +118,7 @@ fn send(turn: &mut Turn<'_, '_>, from: Option<IpAddr>, packet: &[u8], what: Icmp
     if !turn.link.icmp_errors.allows(turn.now) {
         turn.counters.dropped(DropReason::IcmpRate);
         turn.outlet.queues.recycle(frame);
-    } else if turn.outlet.send(frame) {
+    } else if turn.outlet.reply(frame) {
         turn.counters.icmp_errors.add(1);
     }
 }

@@ -90,7 +90,7 @@ impl Mapping {
             if self.peers.find(destination, generation, turn.now).is_some() {
                 return Ok(name);
             }
-            return match turn.egress.decide(protocol, destination, turn.link, turn.now) {
+            return match turn.egress.recheck(protocol, destination, turn.link) {
                 Decision::Connect(host) => {
                     self.peers.allow(destination, host, generation, turn.now);
                     Ok(name)
@@ -104,7 +104,7 @@ impl Mapping {
         // Whom the guest may not send to may not send to the guest.
         let is_open = filtering == UdpFiltering::EndpointIndependent
             && carried == Carried::Udp
-            && turn.egress.decide(protocol, from, turn.link, turn.now) == Decision::Connect(from);
+            && turn.egress.permits(protocol, from, turn.link, turn.now);
         if is_open { Ok(from) } else { Err(DropReason::Filtered) }
     }
 

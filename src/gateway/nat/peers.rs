@@ -50,6 +50,11 @@ impl Peers {
         self.0.insert(destination, Peer { host, generation, used: now });
     }
 
+    /// Whether the policy has allowed a destination, in any generation.
+    pub(crate) fn knows(&self, destination: SocketAddr) -> bool {
+        self.0.contains_key(&destination)
+    }
+
     /// The policy forbids a destination now.
     pub(crate) fn forbid(&mut self, destination: SocketAddr) {
         self.0.remove(&destination);

@@ -22,7 +22,7 @@ fn sent(
 ) -> (Vec<Vec<u8>>, bool, crate::Stats) {
     let queues = NetworkFrameQueues::try_shared(frames).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let went = send(&mut outlet, link);
     drop(outlet);
     let mut drain = queues.drain_to_guest();
@@ -206,7 +206,7 @@ fn the_reserved_bits_of_fragments_are_zero_in_used_buffers() {
         queues.recycle(vec![0xff; 4096]);
     }
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     assert!(send_udp(&mut outlet, &link(), source, destination, &[0; 5000]));
     drop(outlet);
     let mut drain = queues.drain_to_guest();

@@ -87,7 +87,6 @@ impl PublishedUdp {
     ///
     /// # Errors
     /// The socket can't be made non-blocking, or be watched.
-    #[allow(dead_code)] // until ports are published
     pub(crate) fn add(
         &mut self,
         socket: UdpSocket,
@@ -102,7 +101,6 @@ impl PublishedUdp {
     }
 
     /// Publishes a socket no longer and forgets its clients. Gives the socket back.
-    #[allow(dead_code)] // until ports are published
     pub(crate) fn remove(
         &mut self,
         at: usize,
