@@ -36,6 +36,7 @@ pub(crate) use self::table::Table;
 use self::mapping::{Mapping, Outgoing};
 use self::peers::Peers;
 use self::socket::NatSocket;
+use super::answer::answer_failed_send;
 use super::flows::Turn;
 use super::host::ConnectError;
 use super::icmp::{IcmpError, Unreachable, answer_error};
@@ -53,8 +54,6 @@ const WAITING: usize = 256;
 const WAITING_BYTES: usize = 4 << 20;
 /// Packets that a mapping receives before others have their turn.
 const RECEIVES: usize = 128;
-/// What the guest is told of a path of unknown MTU: what every host takes (RFC 1122 section 3.3.2).
-const UNKNOWN_MTU: u32 = 576;
 
 /// What the mappings of one kind may cost, and how long they live.
 #[derive(Clone, Copy, Debug)]
@@ -470,25 +469,6 @@ pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
         return room.max(1);
     }
     usize::from(turn.outlet.queues.host_to_guest.is_empty())
-}
-
-/// The host does not take a packet: the guest hears why.
-pub(crate) fn answer_failed_send(
-    frame: &[u8],
-    error: &io::Error,
-    mtu: Option<u32>,
-    turn: &mut Turn<'_, '_>,
-) {
-    if error.raw_os_error() == Some(libc::EMSGSIZE) {
-        turn.counters.dropped(DropReason::TooBig);
-        let mtu = mtu.unwrap_or(UNKNOWN_MTU);
-        return answer_error(turn, frame, IcmpError::TooBig { mtu });
-    }
-    let error = ConnectError::from_io(error);
-    turn.counters.dropped(error.drop_reason());
-    if let ConnectError::Unreachable(why) = error {
-        answer_error(turn, frame, IcmpError::Unreachable(why));
-    }
 }
 
 fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
