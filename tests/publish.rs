@@ -280,8 +280,8 @@ fn a_guest_that_calls_at_the_same_time_is_connected() {
 }
 
 #[test]
-fn the_half_open_limit_counts_calls_of_the_guest() {
-    let (runtime, mut raw) = raw_with(|limits| limits.tcp_half_open = 2);
+fn calls_that_the_guest_does_not_answer_have_half_of_the_half_open_limit() {
+    let (runtime, mut raw) = raw_with(|limits| limits.tcp_half_open = 4);
     let published = publish(&runtime, 80);
     let mut waiting = vec![client(&published), client(&published)];
     raw.until("two calls", &runtime, |stats| stats.tcp_half_open == 2);

@@ -4,6 +4,7 @@
 //! holds that flow alone. Flows with news stand in a list and deadlines in order, so a turn touches only
 //! the flows that have something to do.
 
+mod establish;
 mod inbound;
 mod relays;
 mod silence;
@@ -13,7 +14,6 @@ use std::collections::{HashMap, VecDeque};
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 use self::inbound::Ports;
 use self::relays::shake_hands;
@@ -24,7 +24,7 @@ use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
 use super::end::End;
 use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready};
-use super::host::{ConnectError, HostSocket};
+use super::host::HostSocket;
 use super::icmp::Unreachable;
 use super::link::Link;
 use super::mss::tell_mss;
@@ -65,7 +65,9 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    /// Where the guest is called from, and how many calls it has not answered.
     ports: Ports,
+    calls: usize,
     /// The embedder's services.
     relays: Option<RelayThreads>,
     /// Flows to services that may have news.
@@ -87,6 +89,7 @@ impl Flows {
             half_open: 0,
             generation: 0,
             ports: Ports::default(),
+            calls: 0,
             relays: None,
             relaying: Vec::new(),
         }
@@ -335,6 +338,7 @@ impl Flows {
             self.half_open -= 1;
             turn.counters.tcp_half_open.subtract(1);
             let is_inbound = flow.published.is_some();
+            self.calls -= usize::from(is_inbound);
             shake_hands(open, is_inbound, self.relays.as_mut(), turn.counters);
         }
         let before = (open.to_host, open.to_guest);
@@ -378,62 +382,6 @@ impl Flows {
         }
     }
 
-    /// Looks whether the host's connection has come about. Then smoltcp gets the guest's SYN, and not
-    /// before: the guest sees a connection when there is one, and until then a half-open flow costs a
-    /// socket and a frame. Returns whether the flow is open now.
-    fn try_establish(&mut self, id: FlowId, turn: &mut Turn<'_, '_>) -> bool {
-        let Some(flow) = self.table.get_mut(id.index) else { return false };
-        let Phase::Connecting { host, syn, segment, until } = &mut flow.phase else { return true };
-        let connected = match host {
-            Some(host) => host.is_connected(),
-            None => Err(ConnectError::Resource),
-        };
-        let failure = match connected {
-            Ok(true) => None,
-            Ok(false) if turn.now < *until => {
-                let until = *until;
-                self.schedule(id, until);
-                return false;
-            }
-            Ok(false) => Some(ConnectError::TimedOut),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = failure {
-            answer_failure(turn, syn, segment, error);
-            self.remove(id, turn.counters);
-            return false;
-        }
-        let Ok(mut socket) = self.windows.take() else {
-            answer_failure(turn, syn, segment, ConnectError::Resource);
-            self.remove(id, turn.counters);
-            return false;
-        };
-        let key = flow.key;
-        let mss = tell_mss(syn, turn.link);
-        socket.socket(|socket| {
-            socket.set_nagle_enabled(false);
-            // When to acknowledge is the flow's own decision.
-            socket.set_ack_delay(None);
-            let local = IpListenEndpoint {
-                addr: Some(IpAddress::from(key.remote.ip())),
-                port: key.remote.port(),
-            };
-            // A fresh socket and a port that is not zero: it listens.
-            let _ = socket.listen(local);
-        });
-        if let Some(packet) = syn.get(ETHERNET..segment.end) {
-            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
-            let interface = &mut self.interface;
-            socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
-        }
-        let host = host.take();
-        turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
-        flow.ready.writable = true;
-        turn.counters.tcp_established.add(1);
-        true
-    }
-
     fn flow(&self, id: FlowId) -> Option<&Flow> {
         self.table.get(id.index).filter(|flow| flow.id == id)
     }
@@ -462,6 +410,7 @@ impl Flows {
         self.timers.cancel(id, &mut flow.deadline);
         if flow.is_half_open {
             self.half_open -= 1;
+            self.calls -= usize::from(flow.published.is_some());
             counters.tcp_half_open.subtract(1);
         }
         counters.tcp_flows.subtract(1);
