@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::capture::Capture;
 use crate::error::{ConfigError, StartError};
 use crate::gateway;
 use crate::publish::Publish;
 use crate::queues::{self, NetworkFrameQueues};
+use crate::rate::RateLimit;
 use crate::relay::{RelayStream, Service};
 use crate::runtime::Runtime;
 use crate::sync::Arc;
@@ -46,6 +48,15 @@ pub enum Overflow {
 
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
+///
+/// | what is bounded | by | at the limit |
+/// |---|---|---|
+/// | descriptors, and the flow table | `tcp_flows`; of them, connections under way: `tcp_half_open` | the new flow is refused, the old are kept |
+/// | memory of windows | `tcp_window` for each flow, `tcp_memory` for all | the sender waits; new flows have small windows |
+/// | memory of frames | `queue_frames` and `queue_bytes`, in each direction | the sender waits, or a counted drop ([`Overflow`]) |
+/// | time that a flow may hold what it has | `tcp_connect`, `tcp_transitory`, `tcp_idle` | the flow is reset |
+/// | what passes in a second | [`Builder::rate_from_guest`], [`Builder::rate_to_guest`] | [`RateLimit`] |
+/// | memory of a capture | 8 MiB | records are lost and counted ([`Capture`]) |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
@@ -119,6 +130,9 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) published: Vec<Publish>,
     pub(crate) services: Vec<(SocketAddr, Service)>,
+    pub(crate) rate_from_guest: RateLimit,
+    pub(crate) rate_to_guest: RateLimit,
+    pub(crate) capture: Option<Capture>,
 }
 
 impl Config {
@@ -156,6 +170,9 @@ impl Default for Builder {
             limits: Limits::default(),
             published: Vec::new(),
             services: Vec::new(),
+            rate_from_guest: RateLimit::default(),
+            rate_to_guest: RateLimit::default(),
+            capture: None,
         })
     }
 }
@@ -287,6 +304,25 @@ impl Builder {
         handler: impl Fn(RelayStream) + Send + Sync + 'static,
     ) -> Self {
         self.0.services.push((address, Service::new(handler)));
+        self
+    }
+
+    /// How fast the guest may send. Not limited by default;
+    /// [`RuntimeHandle::set_rate_limits`](crate::RuntimeHandle::set_rate_limits) changes it later.
+    pub fn rate_from_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_from_guest = limit;
+        self
+    }
+
+    /// How fast the guest is sent to. As [`rate_from_guest`](Self::rate_from_guest).
+    pub fn rate_to_guest(mut self, limit: RateLimit) -> Self {
+        self.0.rate_to_guest = limit;
+        self
+    }
+
+    /// Captures the guest's link. Off by default.
+    pub fn capture(mut self, capture: Capture) -> Self {
+        self.0.capture = Some(capture);
         self
     }
 

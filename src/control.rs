@@ -16,6 +16,7 @@ use std::io;
 
 use crate::handle::FlowInfo;
 use crate::publish::{BoundPort, PublishId, Published};
+use crate::rate::RateLimit;
 use crate::sync::{Arc, ArrayQueue, AtomicU32, Ordering};
 use crate::wake::WakePipe;
 
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Published(Answer<Vec<Published>>),
     /// Close published ports, and reset the flows through them or let them live.
     Unpublish { id: PublishId, reset: bool, answer: Answer<bool> },
+    /// Change the rates from the guest and to the guest.
+    RateLimits(RateLimit, RateLimit, Answer<()>),
 }
 
 /// Why the poll loop did not do what it was asked.

@@ -10,6 +10,11 @@ pub fn classify(data: &[u8]) {
     crate::gateway::fuzz_classify(data);
 }
 
+/// A flow's life, as a sequence of steps.
+pub fn flow(data: &[u8]) {
+    crate::gateway::fuzz_flow(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -47,5 +52,10 @@ mod tests {
     #[test]
     fn the_corpus_of_framing() {
         replay("framing", super::framing);
+    }
+
+    #[test]
+    fn the_corpus_of_flow() {
+        replay("flow", super::flow);
     }
 }

@@ -25,6 +25,8 @@ mod dhcp;
 mod egress;
 mod end;
 mod flow;
+#[cfg(any(fuzzing, test))]
+mod flow_check;
 mod flows;
 mod frame;
 mod halves;
@@ -38,6 +40,7 @@ mod policy;
 mod publish;
 mod reset;
 mod router;
+mod shaper;
 #[cfg(test)]
 mod testing;
 mod timers;
@@ -60,11 +63,13 @@ use self::egress::Egress;
 use self::flows::Turn;
 use self::link::Link;
 use self::network::Network;
+use self::shaper::{Limiter, Shaper};
 use self::token::Source;
-use crate::config::Config;
-use crate::control::Control;
+use crate::capture::Tap;
+use crate::config::{Config, Overflow};
+use crate::control::{Command, Control};
 use crate::error::StopReason;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, DropReason};
 use crate::publish::BoundPort;
 use crate::queues::NetworkFrameQueues;
 use crate::relay::{RelayThreads, Stragglers};
@@ -72,6 +77,8 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::flow_check::fuzz_flow;
 pub(crate) use self::halves::Halves;
 
 /// Frames that one turn takes from the queue.
@@ -95,6 +102,11 @@ pub(crate) struct Gateway {
     egress: Egress,
     network: Network,
     control: Arc<Control>,
+    shaper: Shaper,
+    /// What to do with a frame of the guest that is above its rate.
+    overflow: Overflow,
+    /// Captures the guest's link.
+    tap: Option<Tap>,
     /// The ends of the VMM's stream; `None` if the embedder moves the frames.
     halves: Option<Halves>,
     started: time::Instant,
@@ -107,6 +119,8 @@ enum Ended {
     Drained,
     /// A budget ran out.
     OverBudget,
+    /// The guest has used up its rate; there may be more to handle once it has some again.
+    Held,
     /// The link has come to its end, and what came before it is handled.
     Link(StopReason),
 }
@@ -121,6 +135,7 @@ impl Gateway {
         halves: Option<Halves>,
         control: Arc<Control>,
         stragglers: Stragglers,
+        tap: Option<Tap>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         // Edge-triggered and never read: see `wake`, "Level, edge and the token".
@@ -152,7 +167,22 @@ impl Gateway {
         ));
         let egress = Egress::default();
         let started = time::Instant::now();
-        Ok(Self { queues, counters, link, poll, egress, network, control, halves, started })
+        let shaper = Shaper::new(config);
+        let overflow = config.overflow;
+        Ok(Self {
+            queues,
+            counters,
+            link,
+            poll,
+            egress,
+            network,
+            control,
+            shaper,
+            overflow,
+            tap,
+            halves,
+            started,
+        })
     }
 
     /// Leads ports of the host to the guest.
@@ -186,10 +216,12 @@ impl Gateway {
                 self.network.close_all(&self.counters);
                 return reason;
             }
-            let has_work = matches!(ended, Ended::OverBudget)
-                || self.network.has_work()
-                || !self.control.is_empty()
-                || self.halves.as_ref().is_some_and(Halves::may_receive);
+            let has_frames = match ended {
+                Ended::OverBudget => true,
+                Ended::Held => false,
+                _ => self.halves.as_ref().is_some_and(Halves::may_receive),
+            };
+            let has_work = has_frames || self.network.has_work() || !self.control.is_empty();
             let timeout = if has_work || !self.queues.guest_wake.arm() {
                 Some(time::Duration::ZERO)
             } else {
@@ -209,7 +241,7 @@ impl Gateway {
         for event in events {
             match (Source::of(event.token()), &mut self.halves) {
                 (Some(Source::Bell) | None, _) => {}
-                (Some(Source::Stream), Some(halves)) => halves.readable(),
+                (Some(Source::Stream), Some(halves)) => halves.readable(event),
                 (Some(source), _) => self.network.host_event(source, event),
             }
         }
@@ -221,25 +253,43 @@ impl Gateway {
 
     /// Steps 2 to 4.
     fn turn(&mut self, is_down: bool) -> Ended {
-        let Self { queues, counters, link, poll, egress, network, control, halves, started } = self;
+        let Self { queues, counters, link, poll, egress, network, control, halves, .. } = self;
         counters.turns.add(1);
-        let mut outlet = Outlet { queues, batch: queues.push_to_guest(), counters };
-        let mut turn = Turn {
-            link,
-            outlet: &mut outlet,
-            registry: poll.registry(),
-            counters,
-            egress,
-            now: now(*started),
+        let now = now(self.started);
+        self.shaper.refill(now);
+        let Shaper { from_guest, to_guest } = &mut self.shaper;
+        from_guest.take_refused();
+        link.super_segment = to_guest.segment();
+        let mut outlet = Outlet {
+            limiter: Some(to_guest),
+            recorder: self.tap.as_mut().map(Tap::recorder),
+            ..Outlet::new(queues, counters)
         };
+        room_by_rate(network, &outlet);
+        let mut intake = Intake {
+            limiter: from_guest,
+            drops: self.overflow == Overflow::Drop,
+            is_free: is_down || halves.as_ref().is_some_and(Halves::is_hung_up),
+        };
+        let mut turn =
+            Turn { link, outlet: &mut outlet, registry: poll.registry(), counters, egress, now };
         // What was pushed before the shutdown, and no more: the other side may never stop.
         let frames = if is_down { queues.guest_to_host.len() } else { FRAMES };
-        let mut ended = from_queue(queues, frames, network, &mut turn);
+        let mut ended = from_queue(queues, frames, network, &mut intake, &mut turn);
         if let (Ended::Drained, Some(halves), false) = (&ended, &mut *halves, is_down) {
-            ended = from_stream(halves, network, &mut turn);
+            ended = from_stream(halves, network, &mut intake, &mut turn);
         }
         for command in std::iter::from_fn(|| control.next()).take(COMMANDS) {
-            network.command(command, &mut turn);
+            match command {
+                Command::RateLimits(from_guest, to_guest, answer) => {
+                    intake.limiter.set(from_guest, now);
+                    if let Some(limiter) = &mut turn.outlet.limiter {
+                        limiter.set(to_guest, now);
+                    }
+                    answer.give(());
+                }
+                command => network.command(command, &mut turn),
+            }
         }
         network.serve(&mut turn);
         if is_down {
@@ -258,8 +308,9 @@ impl Gateway {
     }
 
     fn until_next_deadline(&self) -> Option<time::Duration> {
-        let at = self.network.next_deadline()?;
         let now = now(self.started);
+        let deadlines = [self.network.next_deadline(), self.shaper.next_deadline(now)];
+        let at = deadlines.into_iter().flatten().min()?;
         Some(if at > now { (at - now).into() } else { time::Duration::ZERO })
     }
 }
@@ -285,43 +336,104 @@ fn now(started: time::Instant) -> Instant {
     Instant::from_micros(i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX))
 }
 
+/// Wakes flows that the rate limit has held back, as far as there are tokens again. A few of them: they
+/// will be at its end soon, and a thousand flows that ask in vain cost more than what they wait for.
+fn room_by_rate(network: &mut Network, outlet: &Outlet<'_>) {
+    let Some(limiter) = &outlet.limiter else { return };
+    // Without room in the queue its bell will ring, for all flows that wait.
+    if limiter.take_refused() && outlet.has_room() && network.some_room_to_guest() {
+        limiter.refuse();
+    }
+}
+
+/// The guest's rate, and what to do at its end.
+#[derive(Debug)]
+struct Intake<'t> {
+    limiter: &'t mut Limiter,
+    /// Drop what is above the rate, rather than to leave it where it is.
+    drops: bool,
+    /// The guest sends no more, so what is left is taken at once.
+    is_free: bool,
+}
+
+impl Intake<'_> {
+    /// Whether the next frame must stay where it is.
+    fn holds(&self) -> bool {
+        !self.is_free && !self.drops && !self.limiter.admits()
+    }
+
+    /// Handles a frame, or drops it if it is above the rate.
+    fn take(&mut self, frame: Vec<u8>, network: &mut Network, turn: &mut Turn<'_, '_>) {
+        let unused = if self.drops && !self.limiter.has_tokens() {
+            turn.counters.dropped(DropReason::RateLimit);
+            Some(frame)
+        } else {
+            self.limiter.charge(&frame);
+            network.handle(frame, turn)
+        };
+        if let Some(buffer) = unused {
+            turn.outlet.queues.recycle(buffer);
+        }
+    }
+}
+
 /// Handles the frames that the reader, or the embedder, has pushed.
 fn from_queue(
     queues: &NetworkFrameQueues,
     frames: usize,
     network: &mut Network,
+    intake: &mut Intake<'_>,
     turn: &mut Turn<'_, '_>,
 ) -> Ended {
     let mut source = queues.drain_from_guest();
     for _ in 0..frames {
-        let Some(frame) = source.pop() else { return Ended::Drained };
-        if let Some(buffer) = network.handle(frame, turn) {
-            queues.recycle(buffer);
+        if queues.guest_to_host.is_empty() {
+            return Ended::Drained;
         }
+        if intake.holds() {
+            return Ended::Held;
+        }
+        let Some(frame) = source.pop() else { return Ended::Drained };
+        intake.take(frame, network, turn);
     }
     Ended::OverBudget
 }
 
 /// Handles what the stream has, while the poll loop has the receive half.
-fn from_stream(halves: &mut Halves, network: &mut Network, turn: &mut Turn<'_, '_>) -> Ended {
+fn from_stream(
+    halves: &mut Halves,
+    network: &mut Network,
+    intake: &mut Intake<'_>,
+    turn: &mut Turn<'_, '_>,
+) -> Ended {
     let mut frames = 0;
     let mut bytes = 0;
     while frames < STREAM_FRAMES && bytes < BYTES {
+        if halves.may_receive() && intake.holds() {
+            return Ended::Held;
+        }
         let receiver = match halves.receive() {
             Ok(Some(receiver)) => receiver,
             Ok(None) => return Ended::Drained,
             Err(reason) => return Ended::Link(reason),
         };
-        for frame in receiver.frames().drain(..) {
+        let batch = receiver.frames();
+        while !batch.is_empty() {
+            if intake.holds() {
+                return Ended::Held;
+            }
+            let Some(frame) = batch.pop_front() else { break };
             frames += 1;
             bytes += frame.len();
-            if let Some(buffer) = network.handle(frame, turn) {
-                turn.outlet.queues.recycle(buffer);
-            }
+            intake.take(frame, network, turn);
         }
         if !receiver.is_behind() {
             return Ended::Drained;
         }
+    }
+    // The reader would only fill the queue, and out there nobody sees the VMM hang up.
+    if intake.limiter.is_limited() {
+        return Ended::OverBudget;
     }
     match halves.lend_receiver(turn.registry) {
         Ok(()) => Ended::Drained,

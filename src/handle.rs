@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::control::{Command, Control, ControlError};
 use crate::metrics::{Counters, Stats};
 use crate::publish::{Publish, PublishError, PublishId, Published};
+use crate::rate::RateLimit;
 use crate::sync::Arc;
 
 /// Asks and changes a running network, from any thread, also while one is in
@@ -123,6 +124,19 @@ impl RuntimeHandle {
             true => Ok(()),
             false => Err(PublishError::Unknown(id)),
         }
+    }
+
+    /// Changes how fast the guest may send, and how fast it is sent to. Both hold when this returns;
+    /// what waits for tokens now waits by the new rates.
+    ///
+    /// # Errors
+    /// The network has stopped, or the host is out of descriptors.
+    pub fn set_rate_limits(
+        &self,
+        from_guest: RateLimit,
+        to_guest: RateLimit,
+    ) -> Result<(), ControlError> {
+        self.control.call(|answer| Command::RateLimits(from_guest, to_guest, answer))
     }
 }
 

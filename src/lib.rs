@@ -38,6 +38,7 @@
 //! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
 //! | `framegate-relay` | one connection of the guest to a service of the embedder's | whatever the service does; its ends of two byte pipes |
 //! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
+//! | `framegate-pcap` | the destination of a [`Capture`], if there is one | its bell; or the write |
 //!
 //! # Features
 //!
@@ -76,6 +77,8 @@ mod sys;
 #[cfg(feature = "runtime")]
 mod bridge;
 #[cfg(feature = "runtime")]
+mod capture;
+#[cfg(feature = "runtime")]
 mod config;
 #[cfg(feature = "runtime")]
 mod control;
@@ -89,6 +92,7 @@ mod handle;
 mod metrics;
 #[cfg(feature = "runtime")]
 mod publish;
+mod rate;
 #[cfg(feature = "runtime")]
 mod relay;
 #[cfg(feature = "runtime")]
@@ -102,6 +106,8 @@ pub use sync::{Arc, ArrayQueue};
 pub use wake::{WakePipe, Wakes};
 
 #[cfg(feature = "runtime")]
+pub use capture::Capture;
+#[cfg(feature = "runtime")]
 pub use config::{Builder, Limits, MacAddress, Offload, Overflow};
 #[cfg(feature = "runtime")]
 pub use control::ControlError;
@@ -113,6 +119,7 @@ pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 pub use metrics::{DropReason, Stats, StatsReader};
 #[cfg(feature = "runtime")]
 pub use publish::{IpFamily, Publish, PublishError, PublishId, Published};
+pub use rate::RateLimit;
 #[cfg(feature = "runtime")]
 pub use relay::RelayStream;
 #[cfg(feature = "runtime")]

@@ -58,6 +58,8 @@ drop_reasons! {
     Icmp => "icmp",
     /// A TCP segment of no flow.
     NoFlow => "no_flow",
+    /// TCP data beyond the window that the handshake gave, before the gateway has given another.
+    BeyondWindow => "beyond_window",
     /// TCP flags that contradict each other, or a port of zero.
     TcpFlags => "tcp_flags",
     /// A UDP port of zero.
@@ -82,6 +84,8 @@ drop_reasons! {
     GuestRefused => "guest_refused",
     /// The guest did not answer a connection from a published port.
     GuestTimedOut => "guest_timed_out",
+    /// The rate limit of the direction ([`RateLimit`](crate::RateLimit)).
+    RateLimit => "rate_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
@@ -185,6 +189,10 @@ counters! {
     /// the guest's own addresses, a lease declined or given back, a router solicitation that the next
     /// advertisement answers.
     link_notices,
+    /// Frames that the capture has written.
+    capture_frames,
+    /// Frames that the capture has lost: its queue was full, or its destination had failed.
+    capture_lost,
     /// Turns of the poll loop.
     turns,
 }

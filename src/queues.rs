@@ -263,7 +263,8 @@ impl Batch<'_> {
         })
     }
 
-    fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
+    /// As [`push`](Self::push), for a producer that does not wait for room: nothing rings for it.
+    pub(crate) fn try_push(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
         let len = frame.capacity();
         if !self.room.reserve(len) {
             return Err(frame);

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use tracing::{debug, error};
 
 use crate::bridge::{self, HandOver, Reader, Receiver, Sender, Writer};
+use crate::capture::Scribe;
 use crate::config::{Builder, Config};
 use crate::control::Control;
 use crate::error::{StartError, StopReason};
@@ -97,12 +98,23 @@ impl Runtime {
         let control = Arc::clone(&self.control);
         let stragglers = self.stragglers.clone();
         let bound: Result<Vec<_>, _> = config.published.iter().map(Publish::bind).collect();
-        let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers)
+        let (tap, scribe) = match &config.capture {
+            Some(capture) => capture
+                .start(Arc::clone(&counters))
+                .map(|(tap, scribe)| (Some(tap), Some(scribe)))
+                .map_err(|error| StartError::Host("the capture", error))?,
+            None => (None, None),
+        };
+        let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers, tap)
             .map_err(|error| StartError::Host("epoll", error))?;
         for ports in bound? {
             gateway.publish(ports).map_err(PublishError::Watch)?;
         }
-        self.spawn("framegate-poll", move || gateway.run())
+        self.spawn("framegate-poll", move || gateway.run())?;
+        match scribe {
+            Some(scribe) => self.spawn_scribe(scribe),
+            None => Ok(()),
+        }
     }
 
     /// Starts one thread. However it leaves, by return or by panic, the others are told. On failure
@@ -127,6 +139,21 @@ impl Runtime {
                 }
                 first.set(reason);
                 queues.begin_shutdown();
+            })
+            .map_err(|error: io::Error| StartError::Host("a thread", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Starts the thread of the capture. The poll loop's end of it tells it when to leave; how it leaves
+    /// is no reason for the network to stop.
+    fn spawn_scribe(&mut self, scribe: Scribe) -> Result<(), StartError> {
+        let thread = thread::Builder::new()
+            .name("framegate-pcap".into())
+            .spawn(move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| scribe.run())) {
+                    error!("framegate-pcap panicked: {}", message(&*panic));
+                }
             })
             .map_err(|error: io::Error| StartError::Host("a thread", error))?;
         self.threads.push(thread);

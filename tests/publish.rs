@@ -305,6 +305,30 @@ fn calls_that_the_guest_does_not_answer_have_half_of_the_half_open_limit() {
     }
 }
 
+#[test]
+fn a_guest_that_ignores_the_window_when_it_answers_gains_nothing() {
+    for begin in [start, start_with_queues] {
+        let (runtime, wire) = begin(Runtime::builder());
+        let mut raw = Raw::new(wire);
+        let mut client = client(&publish(&runtime, 80));
+        let syn = called(&mut raw);
+        // The answer, and more than the window before the gateway has said another word.
+        let bytes = pattern(30 * 60_000);
+        let answer = Segment::new(80, syn.from, SYN | ACK).at(1000, syn.end()).frame();
+        let data = (0_u32..).zip(bytes.chunks(60_000)).map(|(n, chunk)| {
+            let at = 1001 + n * 60_000;
+            Segment::new(80, syn.from, ACK).at(at, syn.end()).with(chunk).frame()
+        });
+        let frames: Vec<Vec<u8>> = std::iter::once(answer).chain(data).collect();
+        raw.wire.send_all(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut got = vec![0; 60_000];
+        client.read_exact(&mut got).unwrap();
+        assert_same(&got, &bytes[..60_000]);
+        raw.barrier();
+        assert!(runtime.stop_reason().is_none(), "{:?}", runtime.stop_reason());
+    }
+}
+
 // --- Ending ------------------------------------------------------------------------------------
 
 #[test]

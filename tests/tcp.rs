@@ -677,6 +677,83 @@ fn silent_flows_are_reset_at_both_ends() {
     drop(stream);
 }
 
+#[test]
+fn a_handshake_that_is_not_finished_ends_with_the_transitory_time_out() {
+    // RFC 5382 REQ-5: a partially open connection.
+    let server = Server::new();
+    let (runtime, wire) = start(limits(|limits| {
+        limits.tcp_transitory = Duration::from_millis(300);
+    }));
+    let mut raw = Raw::new(wire);
+    let (sequence, acknowledges) = raw.open(5000, server.address);
+    let mut established = server.accept();
+    raw.send(Segment::new(5001, server.address, SYN));
+    raw.expect("SYN-ACK", |heard| heard.to_port == 5001 && heard.is(SYN | ACK));
+    let mut half_open = server.accept();
+    raw.until("its end", &runtime, |stats| stats.tcp_closed == 1);
+    assert_eq!(half_open.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // The one that is established has the idle time-out, and is longer silent by now.
+    let stats = runtime.stats();
+    assert_eq!((stats.tcp_flows, stats.tcp_half_open, stats.tcp_reset), (1, 0, 1));
+    let data = Segment::new(5000, server.address, ACK | PSH).at(sequence, acknowledges);
+    raw.send(data.with(b"still here"));
+    let mut got = [0; 10];
+    established.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"still here");
+}
+
+#[test]
+fn a_flow_that_both_ends_have_closed_ends_with_the_transitory_time_out() {
+    // RFC 5382 REQ-5: a connection in its closing handshake, of which the last ACK never comes.
+    let server = Server::new();
+    let (runtime, wire) = start(limits(|limits| {
+        limits.tcp_transitory = Duration::from_millis(300);
+    }));
+    let mut raw = Raw::new(wire);
+    let (sequence, acknowledges) = raw.open(5000, server.address);
+    let mut stream = server.accept();
+    raw.send(Segment::new(5000, server.address, FIN | ACK).at(sequence, acknowledges));
+    assert_eq!(read_all(&mut stream), b"");
+    // Half closed is established yet: it stays.
+    raw.barrier();
+    assert_eq!(runtime.stats().tcp_flows, 1);
+    drop(stream);
+    raw.expect("the host's FIN", |heard| heard.is(FIN | ACK));
+    raw.until("its end", &runtime, |stats| stats.tcp_flows == 0);
+    assert_eq!(runtime.stats().tcp_closed, 1);
+}
+
+#[test]
+fn a_guest_that_ignores_the_window_after_its_handshake_gains_nothing() {
+    // More than the window before the gateway has said another word than its SYN-ACK.
+    for begin in [start, start_with_queues] {
+        let server = Server::new();
+        let (runtime, wire) = begin(loopback());
+        let mut raw = Raw::new(wire);
+        let (sequence, acknowledges) = raw.open(5000, server.address);
+        let mut stream = server.accept();
+        raw.barrier();
+        let bytes = pattern(30 * 60_000);
+        let frames: Vec<Vec<u8>> = (0_u32..)
+            .zip(bytes.chunks(60_000))
+            .map(|(n, chunk)| {
+                let at = sequence + n * 60_000;
+                Segment::new(5000, server.address, ACK).at(at, acknowledges).with(chunk).frame()
+            })
+            .collect();
+        raw.wire.send_all(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut got = vec![0; 60_000];
+        stream.read_exact(&mut got).unwrap();
+        raw.barrier();
+        assert!(runtime.stop_reason().is_none(), "{:?}", runtime.stop_reason());
+        stream.set_nonblocking(true).unwrap();
+        while let Ok(1..) = stream.read(&mut vec![0; 1 << 16]).inspect(|n| {
+            got.resize(got.len() + n, 0);
+        }) {}
+        assert!(got.len() <= bytes.len());
+    }
+}
+
 // --- Bulk --------------------------------------------------------------------------------------
 
 fn host_sends(mut stream: TcpStream, len: usize) -> thread::JoinHandle<TcpStream> {

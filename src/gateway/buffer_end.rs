@@ -67,6 +67,11 @@ impl BufferEnd {
         self.to_guest.extend(bytes);
     }
 
+    /// Whether nothing follows what was written.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Nothing follows what was written.
     pub(crate) fn end(&mut self) {
         self.ended = true;

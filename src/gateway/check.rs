@@ -31,7 +31,7 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         let error = icmp::unreachable(Vec::new(), &link, data, icmp::Unreachable::Host);
         assert!(error.is_some_and(|frame| frame.len() <= 14 + 1280), "errors stay small");
     }
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let Ok(poll) = Poll::new() else { return };
     let mut egress = Egress::default();
     let mut turn = Turn {

@@ -10,6 +10,8 @@ use smoltcp::time::Instant;
 
 use super::link::Link;
 use super::mss::clamp_mss;
+use super::shaper::Limiter;
+use crate::capture::Recorder;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::{Batch, NetworkFrameQueues};
 use crate::wire::{self, ETHERNET};
@@ -26,20 +28,74 @@ pub(crate) struct Outlet<'q> {
     pub(crate) queues: &'q NetworkFrameQueues,
     pub(crate) batch: Batch<'q>,
     pub(crate) counters: &'q Counters,
+    /// The rate of the direction; `None` where there is no poll loop.
+    pub(crate) limiter: Option<&'q mut Limiter>,
+    /// Captures what passes, if anybody wants it.
+    pub(crate) recorder: Option<Recorder<'q>>,
+}
+
+impl<'q> Outlet<'q> {
+    /// An outlet without a rate limit or a capture.
+    pub(crate) fn new(queues: &'q NetworkFrameQueues, counters: &'q Counters) -> Self {
+        let batch = queues.push_to_guest();
+        Self { queues, batch, counters, limiter: None, recorder: None }
+    }
 }
 
 impl Outlet<'_> {
-    /// Whether any frame that smoltcp can build would fit.
+    /// Whether any frame that smoltcp can build would fit, and may be sent by the rate limit. After
+    /// `false` flows are told when there is room again. Who can wait asks this before each frame.
     pub(crate) fn has_room(&self) -> bool {
         self.batch.has_room(crate::pool::LARGE)
+            && self.limiter.as_ref().is_none_or(|limiter| limiter.admits())
     }
 
-    /// Sends a finished frame; without room it is dropped and counted, as a reply to a flood should be.
-    pub(crate) fn reply(&mut self, frame: Vec<u8>) {
-        if let Err(frame) = self.batch.push(frame) {
-            self.counters.dropped(DropReason::ReplyNoRoom);
-            self.queues.recycle(frame);
+    /// Captures a frame of the guest.
+    pub(crate) fn record(&mut self, frame: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(frame);
         }
+    }
+
+    /// Sends a datagram that is relayed, and says whether it did: without room, or without tokens in
+    /// the rate limit's bucket, it is dropped and counted.
+    #[allow(dead_code)] // until UDP and echo are relayed
+    pub(crate) fn datagram(&mut self, frame: Vec<u8>) -> bool {
+        if self.limiter.as_ref().is_some_and(|limiter| !limiter.has_tokens()) {
+            return self.drop(frame, DropReason::RateLimit);
+        }
+        self.push(frame)
+    }
+
+    /// Sends a finished frame of the gateway's own, and says whether it did: without room it is dropped
+    /// and counted, as a reply to a flood should be. It passes an empty bucket of the rate limit on
+    /// credit, up to a burst.
+    pub(crate) fn reply(&mut self, frame: Vec<u8>) -> bool {
+        if self.limiter.as_ref().is_some_and(|limiter| !limiter.gives_credit()) {
+            return self.drop(frame, DropReason::RateLimit);
+        }
+        self.push(frame)
+    }
+
+    fn push(&mut self, frame: Vec<u8>) -> bool {
+        let cost = self.limiter.as_ref().and_then(|limiter| limiter.cost(&frame));
+        let record = self.recorder.as_mut().and_then(|recorder| recorder.record(&frame));
+        if let Err(frame) = self.batch.push(frame) {
+            return self.drop(frame, DropReason::ReplyNoRoom);
+        }
+        if let (Some(limiter), Some(cost)) = (&mut self.limiter, cost) {
+            limiter.pay(cost);
+        }
+        if let (Some(recorder), Some(record)) = (&mut self.recorder, record) {
+            recorder.keep(record);
+        }
+        true
+    }
+
+    fn drop(&self, frame: Vec<u8>, reason: DropReason) -> bool {
+        self.counters.dropped(reason);
+        self.queues.recycle(frame);
+        false
     }
 }
 

@@ -138,6 +138,10 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
+    /// The number of the guest's SYN.
+    first: u32,
+    /// A segment has gone to the guest since the handshake, with the window as it is.
+    window_told: bool,
 }
 
 /// What we have received and not acknowledged.
@@ -177,7 +181,8 @@ enum Moved {
 }
 
 impl Open {
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
+    /// `first` is the number of the guest's SYN, if it has sent one.
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
         Self {
             socket,
             host,
@@ -193,7 +198,24 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
+            first,
+            window_told: false,
         }
+    }
+
+    /// Whether the segment may go into smoltcp. smoltcp 0.14 takes the window of its SYN-ACK, which is
+    /// never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. Data beyond
+    /// the receive buffer would pass for data within the window then, and it would panic.
+    pub(crate) fn admits(&mut self, segment: &Segment) -> bool {
+        if self.window_told {
+            return true;
+        }
+        // Where the buffer begins: after what was taken out of it.
+        let start = self.first.wrapping_add(1).wrapping_add(self.to_host as u32);
+        let end = segment.sequence.wrapping_add(segment.payload as u32);
+        let beyond = end.wrapping_sub(start).cast_signed();
+        let capacity = self.socket.socket(|socket| socket.recv_capacity());
+        segment.payload == 0 || usize::try_from(beyond).map_or(true, |end| end <= capacity)
     }
 
     /// A segment of the guest went into smoltcp.
@@ -237,9 +259,10 @@ impl Open {
         !self.is_complete() && !self.is_opening() && !is_abandoned
     }
 
-    /// What the guest takes as one segment, as it says when it is called.
-    pub(crate) fn set_mss(&mut self, mss: usize) {
+    /// The guest answers our SYN: what it takes as one segment, and its own number.
+    pub(crate) fn answered(&mut self, mss: usize, first: u32) {
         self.mss = mss;
+        self.first = first;
     }
 
     /// The guest's end is over, but for bytes that the host has not taken yet, or for the FIN after
@@ -410,6 +433,7 @@ fn egress(
     link: &Link,
     outlet: &mut Outlet<'_>,
     now: Instant,
+    has_sent: &mut bool,
 ) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
@@ -421,6 +445,7 @@ fn egress(
         if result == PollResult::None {
             return Egress::Done;
         }
+        *has_sent = true;
     }
     Egress::More
 }
@@ -459,7 +484,11 @@ pub(crate) fn serve(
 
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        match egress(&mut open.socket, interface, link, outlet, now) {
+        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
+        let mut has_sent = false;
+        let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
+        open.window_told |= is_synchronized && has_sent;
+        match egress {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,

@@ -19,6 +19,7 @@ use self::inbound::Ports;
 use self::relays::shake_hands;
 use self::silence::{may_idle_until, span};
 use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
@@ -72,6 +73,9 @@ pub(crate) struct Flows {
     relays: Option<RelayThreads>,
     /// Flows to services that may have news.
     relaying: Vec<FlowId>,
+    /// Flows end in buffers of this process instead of sockets.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) in_process: bool,
 }
 
 impl Flows {
@@ -92,6 +96,8 @@ impl Flows {
             calls: 0,
             relays: None,
             relaying: Vec::new(),
+            #[cfg(any(fuzzing, test))]
+            in_process: false,
         }
     }
 
@@ -167,9 +173,18 @@ impl Flows {
             return Some(frame);
         }
         let id = self.next_id();
+        #[cfg(any(fuzzing, test))]
+        let in_process = self.in_process;
+        #[cfg(not(any(fuzzing, test)))]
+        let in_process = false;
         let token = Source::Flow(id.index).into();
-        let host = match HostSocket::connect(remote, turn.registry, token) {
-            Ok(host) => End::Host(host),
+        let host = if in_process {
+            Ok(End::Buffer(BufferEnd::default()))
+        } else {
+            HostSocket::connect(remote, turn.registry, token).map(End::Host)
+        };
+        let host = match host {
+            Ok(host) => host,
             Err(error) => {
                 answer_failure(turn, &frame, segment, error);
                 return Some(frame);
@@ -254,7 +269,11 @@ impl Flows {
             Phase::Open(open) => {
                 let was_calling = open.is_calling();
                 if was_calling && segment.syn {
-                    open.set_mss(tell_mss(&mut frame, turn.link));
+                    open.answered(tell_mss(&mut frame, turn.link), segment.sequence);
+                }
+                if !open.admits(segment) {
+                    turn.counters.dropped(DropReason::BeyondWindow);
+                    return Some(frame);
                 }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
@@ -286,12 +305,22 @@ impl Flows {
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
-        while let Some(id) = self.starved.pop_front() {
+        self.some_room_to_guest(usize::MAX);
+    }
+
+    /// There is a little room to the guest again: wakes `most` of the flows that wait for it, those that
+    /// have waited longest. `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self, most: usize) -> bool {
+        let mut woken = 0;
+        while woken < most {
+            let Some(id) = self.starved.pop_front() else { return false };
             if let Some(flow) = self.flow_mut(id) {
                 flow.is_starved = false;
+                woken += 1;
                 self.activate(id);
             }
         }
+        !self.starved.is_empty()
     }
 
     /// Serves the flows with news, and those whose timers have expired, once each and up to `budget` of
@@ -445,5 +474,7 @@ fn enlist(list: &mut VecDeque<FlowId>, id: FlowId, table: &slab::Slab<Flow>) {
     list.push_back(id);
 }
 
+#[cfg(any(fuzzing, test))]
+mod in_process;
 #[cfg(test)]
 mod tests;

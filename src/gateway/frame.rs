@@ -33,7 +33,9 @@ pub(crate) fn handle(
         }
         Verdict::Dhcp(head) => {
             match autoconfiguration::dhcp(&frame, &head, network.dhcp.as_ref(), turn) {
-                Ok(Some(reply)) => turn.outlet.reply(reply),
+                Ok(Some(reply)) => {
+                    turn.outlet.reply(reply);
+                }
                 Ok(None) => turn.counters.link_notices.add(1),
                 Err(reason) => turn.counters.dropped(reason),
             }

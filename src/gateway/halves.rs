@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -19,11 +20,19 @@ pub(crate) struct Halves {
     hand_over: Arc<HandOver>,
     /// The stream may have bytes: an edge has come since a receive found nothing.
     is_readable: bool,
+    /// The VMM sends no more than what the stream has.
+    is_hung_up: bool,
 }
 
 impl Halves {
     pub(crate) fn new(receiver: Receiver, sender: Sender, hand_over: Arc<HandOver>) -> Self {
-        Self { receiver: Some(receiver), sender: Some(sender), hand_over, is_readable: true }
+        Self {
+            receiver: Some(receiver),
+            sender: Some(sender),
+            hand_over,
+            is_readable: true,
+            is_hung_up: false,
+        }
     }
 
     /// Has the poll loop wait for the stream while it holds the receive half.
@@ -52,8 +61,14 @@ impl Halves {
     }
 
     /// The kernel says that the stream has become readable.
-    pub(crate) fn readable(&mut self) {
+    pub(crate) fn readable(&mut self, event: &Event) {
         self.is_readable = true;
+        self.is_hung_up |= event.is_read_closed();
+    }
+
+    /// Whether the VMM is known to have closed its end.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.is_hung_up
     }
 
     /// Whether a receive is due before the poll loop may sleep.
@@ -61,12 +76,15 @@ impl Halves {
         self.is_readable && self.receiver.is_some()
     }
 
-    /// The receive half, with its next batch; `None` while the stream is empty or somebody else reads it.
+    /// The receive half, with what is left of its batch or with its next one; `None` while the stream is empty or somebody else reads it.
     ///
     /// # Errors
     /// The reason to end the link.
     pub(crate) fn receive(&mut self) -> Result<Option<&mut Receiver>, StopReason> {
         let Some(receiver) = &mut self.receiver else { return Ok(None) };
+        if !receiver.frames().is_empty() {
+            return Ok(Some(receiver));
+        }
         if !self.is_readable {
             return Ok(None);
         }

@@ -25,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u16,
     /// Whether the consumer of `host_to_guest` cuts super-segments; the bridge's writer does.
     pub(crate) cuts: bool,
+    /// How much a super-segment of a new flow may hold, in bytes: more would be a burst on a slow link.
+    pub(crate) super_segment: usize,
     pub(crate) host_loopback: bool,
 }
 
@@ -44,6 +46,7 @@ impl Link {
             ipv6_mask,
             mtu: config.mtu,
             cuts,
+            super_segment: usize::MAX,
             host_loopback: config.host_loopback,
         }
     }

@@ -20,6 +20,8 @@ pub(crate) fn tell_mss(syn: &mut [u8], link: &Link) -> usize {
     if let Some(layout) = wire::tcp_layout(syn) {
         let full = link.mss(layout.ipv6);
         let largest = if layout.ipv6 { LARGEST_V6 } else { LARGEST_V4 };
+        let slow = u16::try_from(link.super_segment).unwrap_or(u16::MAX);
+        let largest = largest.min(slow.max(full));
         if let Some(tcp) = syn.get_mut(layout.tcp..layout.end) {
             for_each_mss(tcp, |offered| {
                 mss = offered.min(full);

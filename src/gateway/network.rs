@@ -60,6 +60,7 @@ impl Network {
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
     pub(crate) fn handle(&mut self, frame: Vec<u8>, turn: &mut Turn<'_, '_>) -> Option<Vec<u8>> {
+        turn.outlet.record(&frame);
         frame::handle(frame, self, turn)
     }
 
@@ -82,6 +83,11 @@ impl Network {
         self.flows.look_at_relays();
     }
 
+    /// Wakes a few of the flows that wait for room; `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self) -> bool {
+        self.flows.some_room_to_guest(SERVICES)
+    }
+
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
@@ -97,6 +103,8 @@ impl Network {
                 }
                 answer.give(was_there);
             }
+            // The poll loop has the limiters, and sees to it before.
+            Command::RateLimits(..) => {}
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn answer_with(
     let config = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(config, &mut Capabilities, Instant::ZERO);
     let mut network = Network::new(&gateway, interface);
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let mut egress = Egress::default();
     let mut turn = Turn {
         link,

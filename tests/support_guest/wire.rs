@@ -88,6 +88,20 @@ impl Wire {
         self.frames.as_ref().unwrap().recv_timeout(limit).ok()
     }
 
+    /// Waits until the poll loop has no turn any more, which must come: a gateway with nothing to do
+    /// sleeps. No frame may come meanwhile.
+    #[track_caller]
+    pub(crate) fn until_asleep(&self, runtime: &Runtime) {
+        for _ in 0..100 {
+            let turns = runtime.stats().turns;
+            assert_eq!(self.receive(Duration::from_millis(100)), None);
+            if runtime.stats().turns == turns {
+                return;
+            }
+        }
+        panic!("the poll loop runs for nothing");
+    }
+
     /// Whether the gateway has hung up. Takes frames until it knows.
     pub(crate) fn is_hung_up(&self, limit: Duration) -> bool {
         let frames = self.frames.as_ref().unwrap();

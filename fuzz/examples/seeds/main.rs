@@ -1,4 +1,4 @@
-//! Writes the seed corpora, `corpus/classify` and `corpus/framing`:
+//! Writes the seed corpora, `corpus/classify`, `corpus/flow` and `corpus/framing`:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. With `-- --check` it writes nothing
 //! and fails if the files that are there are not the ones it would write.
 //!
@@ -6,6 +6,7 @@
 //! end early, options of length zero, addresses that no router may forward.
 
 mod dhcp;
+mod flows;
 mod frames;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ fn main() -> io::Result<ExitCode> {
     let check = env::args().any(|argument| argument == "--check");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut differences = 0;
-    for (target, seeds) in [("classify", classify()), ("framing", framing())] {
+    for (target, seeds) in [("classify", classify()), ("flow", flow()), ("framing", framing())] {
         let directory = corpus.join(target);
         let bytes: usize = seeds.values().map(Vec::len).sum();
         println!("{target}: {} seeds, {bytes} bytes", seeds.len());
@@ -74,6 +75,13 @@ fn committed(directory: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// Lives of a flow.
+fn flow() -> Seeds {
+    let mut seeds = Seeds::new();
+    flows::seeds(&mut seeds);
+    seeds
 }
 
 /// Frames of the guest.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, MacAddress, Offload, Overflow, Publish};
+use framegate::{Builder, Capture, MacAddress, Offload, Overflow, Publish, RateLimit};
 
 /// The network of a microVM guest: no root, no tap device, no kernel module.
 #[derive(Debug, Parser)]
@@ -22,7 +22,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Be the gateway of one guest after another on a Unix stream socket.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
     Demo(Demo),
 }
@@ -95,6 +95,34 @@ pub(crate) struct Serve {
     /// Lead ports of the host to the guest, at 127.0.0.1 if no address is given; may be repeated.
     #[arg(long, value_name = "[tcp:|udp:][ADDR:]HOST_PORT:GUEST_PORT")]
     publish: Vec<Publish>,
+    /// How many bytes the guest may send in a second: 500k, 20M, 1G.
+    #[arg(long, value_name = "BYTES")]
+    rate_from_guest: Option<Amount>,
+
+    /// How many bytes the guest is sent in a second.
+    #[arg(long, value_name = "BYTES")]
+    rate_to_guest: Option<Amount>,
+
+    /// How many frames the guest may send in a second.
+    #[arg(long, value_name = "FRAMES")]
+    packets_from_guest: Option<Amount>,
+
+    /// How many frames the guest is sent in a second.
+    #[arg(long, value_name = "FRAMES")]
+    packets_to_guest: Option<Amount>,
+
+    /// Capture the guest's link to this file, for tcpdump and Wireshark. The next guest's capture takes its
+    /// place.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+
+    /// Capture so many bytes of each frame [default: all].
+    #[arg(long, value_name = "BYTES", requires = "pcap", value_parser = value_parser!(u32).range(1..))]
+    pcap_snap_len: Option<u32>,
+
+    /// End the capture before its file becomes larger than this: 100M, 2G.
+    #[arg(long, value_name = "BYTES", requires = "pcap")]
+    pcap_max: Option<Amount>,
 }
 
 /// `framegate demo`
@@ -123,8 +151,30 @@ impl Serve {
         let builder = set(builder, self.gateway_ip6, Builder::gateway_ipv6);
         let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
         let builder = set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0));
-        self.publish.iter().cloned().fold(builder, Builder::publish)
+        let builder = self.publish.iter().cloned().fold(builder, Builder::publish);
+        let builder = builder
+            .rate_from_guest(rate_limit(self.rate_from_guest, self.packets_from_guest))
+            .rate_to_guest(rate_limit(self.rate_to_guest, self.packets_to_guest));
+        set(builder, self.capture(), Builder::capture)
     }
+
+    fn capture(&self) -> Option<Capture> {
+        let mut capture = Capture::to_file(self.pcap.as_ref()?);
+        if let Some(bytes) = self.pcap_snap_len {
+            capture = capture.snap_len(bytes);
+        }
+        if let Some(Amount(bytes)) = self.pcap_max {
+            capture = capture.max_bytes(bytes);
+        }
+        Some(capture)
+    }
+}
+
+fn rate_limit(bytes: Option<Amount>, packets: Option<Amount>) -> RateLimit {
+    let mut limit = RateLimit::default();
+    limit.bytes_per_second = bytes.map(|Amount(bytes)| bytes);
+    limit.packets_per_second = packets.map(|Amount(packets)| packets);
+    limit
 }
 
 fn set<T>(builder: Builder, value: Option<T>, with: impl FnOnce(Builder, T) -> Builder) -> Builder {
@@ -218,6 +268,31 @@ impl<A: FromStr> FromStr for Cidr<A> {
     }
 }
 
+/// A number, in thousands with `k`, millions with `M`, or thousands of millions with `G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Amount(u64);
+
+impl FromStr for Amount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match text.get(digits.len()..) {
+            Some("") => 1,
+            Some("k" | "K") => 1_000,
+            Some("M") => 1_000_000,
+            Some("G") => 1_000_000_000,
+            _ => return Err("a number, or one with k, M or G, as in 20M"),
+        };
+        // parse would take a sign.
+        let number = digits.bytes().all(|c| c.is_ascii_digit()).then(|| digits.parse::<u64>());
+        match number {
+            Some(Ok(number)) => number.checked_mul(factor).map(Self).ok_or("too large a number"),
+            _ => Err("a number, or one with k, M or G, as in 20M"),
+        }
+    }
+}
+
 /// An Ethernet address in the usual notation, with colons or hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mac(MacAddress);
@@ -286,7 +361,7 @@ mod tests {
     fn serve(options: &str) -> Result<Serve, String> {
         let words = format!("framegate serve --socket /s {options}");
         match parse(words.split_whitespace().map(String::from)) {
-            Ok(Command::Serve(serve)) => Ok(serve),
+            Ok(Command::Serve(serve)) => Ok(*serve),
             Ok(Command::Demo(_)) => panic!("this is serve"),
             Err(Stop::Answer(_)) => panic!("nobody asked for help"),
             Err(Stop::Wrong(why)) => Err(why),
@@ -348,6 +423,35 @@ mod tests {
     }
 
     #[test]
+    fn rates_and_captures_reach_the_builder() {
+        let options = "--rate-from-guest 20M --rate-to-guest 500k --packets-from-guest 7 \
+                       --packets-to-guest 1G --pcap /tmp/f --pcap-snap-len 96 --pcap-max 2M";
+        let limit = |bytes, packets| {
+            let mut limit = RateLimit::bytes(bytes);
+            limit.packets_per_second = Some(packets);
+            limit
+        };
+        let expected = Builder::default()
+            .rate_from_guest(limit(20_000_000, 7))
+            .rate_to_guest(limit(500_000, 1_000_000_000))
+            .capture(Capture::to_file("/tmp/f").snap_len(96).max_bytes(2_000_000));
+        let builder = serve(options).unwrap().builder();
+        assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn amounts_in_every_form() {
+        for (right, number) in
+            [("0", 0), ("17", 17), ("3k", 3_000), ("4M", 4_000_000), ("1G", 1_000_000_000)]
+        {
+            assert_eq!(right.parse(), Ok(Amount(number)));
+        }
+        for wrong in ["", "k", "-1", "+1", "1.5M", "1MB", "1 M", "99999999999G", "é"] {
+            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn no_options_are_the_librarys_defaults() {
         let builder = serve("").unwrap().builder();
         assert_eq!(format!("{builder:?}"), format!("{:?}", Builder::default()));
@@ -375,6 +479,8 @@ mod tests {
             "--guest-mac 02",
             "--no-such-option",
             "--once --once",
+            "--rate-to-guest fast",
+            "--pcap-max 10TB --pcap /f",
         ] {
             let why = serve(wrong).unwrap_err();
             assert!(!why.contains('\n') && !why.is_empty(), "{why}");

@@ -3,12 +3,13 @@ use smoltcp::wire::{Ipv4Packet, TcpPacket};
 use super::*;
 use crate::gateway::testing::*;
 use crate::pool::LARGE;
+use crate::rate::RateLimit;
 
 /// Sends one packet through the device and takes what the guest would get.
 fn sent(link: &Link, packet: &[u8]) -> Vec<u8> {
     let queues = NetworkFrameQueues::try_shared(4).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let mut device = LinkDevice::for_egress(link, &mut outlet);
     let token = device.transmit(Instant::ZERO).unwrap();
     token.consume(packet.len(), |bytes| bytes.copy_from_slice(packet));
@@ -37,7 +38,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
     // Room for one frame of any size, and no more.
     let queues = NetworkFrameQueues::with_bounds(16, LARGE + 100).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     assert!(outlet.has_room());
     outlet.reply(Vec::with_capacity(2048));
     assert!(!outlet.has_room());
@@ -47,7 +48,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
     assert!(device.is_exhausted());
     drop(outlet);
     assert!(queues.drain_to_guest().pop().is_some());
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let mut device = LinkDevice::for_egress(&link, &mut outlet);
     assert!(device.transmit(Instant::ZERO).is_some());
 }
@@ -56,7 +57,7 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
 fn a_reply_without_room_is_counted() {
     let queues = NetworkFrameQueues::try_shared(2).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     for _ in 0..5 {
         outlet.reply(vec![0; 60]);
     }
@@ -67,10 +68,67 @@ fn a_reply_without_room_is_counted() {
 fn a_packet_is_received_once() {
     let queues = NetworkFrameQueues::try_shared(2).unwrap();
     let counters = Counters::default();
-    let mut outlet = Outlet { queues: &queues, batch: queues.push_to_guest(), counters: &counters };
+    let mut outlet = Outlet::new(&queues, &counters);
     let link = link();
     let mut device = LinkDevice::for_ingress(&link, &mut outlet, b"packet");
     let (received, _) = device.receive(Instant::ZERO).unwrap();
     assert_eq!(received.consume(<[u8]>::to_vec), b"packet");
     assert!(device.receive(Instant::ZERO).is_none());
+}
+
+/// An outlet with an empty bucket of 5 frames, which never fills.
+fn spent(queues: &NetworkFrameQueues, work: impl FnOnce(&mut Outlet<'_>)) -> Counters {
+    let limit = RateLimit { burst_packets: 5, ..RateLimit::packets(0) };
+    let mut limiter = Limiter::new(limit, 1514, Instant::ZERO);
+    let counters = Counters::default();
+    let mut outlet = Outlet { limiter: Some(&mut limiter), ..Outlet::new(queues, &counters) };
+    for _ in 0..5 {
+        assert!(outlet.has_room());
+        assert!(outlet.datagram(vec![0; 60]));
+    }
+    work(&mut outlet);
+    drop(outlet);
+    counters
+}
+
+#[test]
+fn without_tokens_flows_wait_and_datagrams_are_dropped() {
+    let queues = NetworkFrameQueues::try_shared(64).unwrap();
+    let counters = spent(&queues, |outlet| {
+        assert!(!outlet.has_room());
+        assert!(!outlet.datagram(vec![0; 60]));
+        let link = link();
+        let mut device = LinkDevice::for_egress(&link, outlet);
+        assert!(device.transmit(Instant::ZERO).is_none());
+        assert!(device.is_exhausted());
+    });
+    assert_eq!(counters.snapshot().dropped(DropReason::RateLimit), 1);
+    assert_eq!(queues.host_to_guest.len(), 5);
+}
+
+#[test]
+fn replies_have_credit_and_leave_flows_waiting() {
+    let queues = NetworkFrameQueues::try_shared(64).unwrap();
+    let counters = spent(&queues, |outlet| {
+        for n in 0..7 {
+            assert_eq!(outlet.reply(vec![0; 60]), n < 5);
+        }
+        assert!(!outlet.has_room());
+    });
+    assert_eq!(counters.snapshot().dropped(DropReason::RateLimit), 2);
+    assert_eq!(queues.host_to_guest.len(), 10);
+}
+
+#[test]
+fn a_reply_without_room_costs_no_tokens() {
+    let queues = NetworkFrameQueues::try_shared(1).unwrap();
+    let counters = Counters::default();
+    let limit = RateLimit { burst_packets: 2, ..RateLimit::packets(0) };
+    let mut limiter = Limiter::new(limit, 1514, Instant::ZERO);
+    let mut outlet = Outlet { limiter: Some(&mut limiter), ..Outlet::new(&queues, &counters) };
+    assert!(outlet.reply(vec![0; 60]));
+    assert!(!outlet.reply(vec![0; 60]));
+    drop(outlet);
+    assert!(limiter.has_tokens());
+    assert_eq!(counters.snapshot().dropped(DropReason::ReplyNoRoom), 1);
 }

@@ -58,7 +58,7 @@ impl Flows {
         }
         let host = host.take();
         turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
+        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss, segment.sequence)));
         flow.ready.writable = true;
         turn.counters.tcp_established.add(1);
         true

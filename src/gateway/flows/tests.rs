@@ -47,8 +47,7 @@ impl Rig {
     }
 
     fn turn<R>(&mut self, work: impl FnOnce(&mut Flows, &mut Turn<'_, '_>) -> R) -> R {
-        let batch = self.queues.push_to_guest();
-        let mut outlet = Outlet { queues: &self.queues, batch, counters: &self.counters };
+        let mut outlet = Outlet::new(&self.queues, &self.counters);
         let mut egress = Egress::default();
         let mut turn = Turn {
             link: &self.link,

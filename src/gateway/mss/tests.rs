@@ -152,3 +152,18 @@ proptest! {
         prop_assert!(repr.max_seg_size.unwrap_or(536) <= 1460);
     }
 }
+
+#[test]
+fn a_slow_link_has_no_super_segments() {
+    let mut link = link();
+    let told = |link: &Link| {
+        let mut frame = Tcp { options: vec![2, 4, 5, 0xb4], ..Tcp::to([1, 2, 3, 4], 2) }.frame();
+        assert_eq!(tell_mss(&mut frame, link), 1460);
+        u16::from_be_bytes([frame[56], frame[57]])
+    };
+    assert_eq!(told(&link), 44 * 1460);
+    for (span, wanted) in [(0, 1460), (1500, 1460), (5000, 3 * 1460), (1 << 20, 44 * 1460)] {
+        link.super_segment = span;
+        assert_eq!(told(&link), wanted, "{span} bytes between refills");
+    }
+}
