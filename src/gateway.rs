@@ -190,7 +190,7 @@ impl Gateway {
     /// # Errors
     /// As epoll_ctl(2).
     pub(crate) fn publish(&mut self, ports: Vec<BoundPort>) -> io::Result<()> {
-        self.network.publish(ports, &self.link, self.poll.registry()).map(drop)
+        self.network.publish(ports, &self.link, self.poll.registry(), &self.counters).map(drop)
     }
 
     /// Runs until shutdown, or until the link ends or the host fails us.

@@ -54,8 +54,9 @@ impl Network {
         ports: Vec<BoundPort>,
         link: &Link,
         registry: &Registry,
+        counters: &Counters,
     ) -> io::Result<Published> {
-        self.ports.add(ports, &mut self.published_udp, link, registry)
+        self.ports.add(ports, &mut self.published_udp, link, registry, counters)
     }
 
     /// Does what one frame of the guest asks for. A buffer that is free again comes back.
@@ -93,11 +94,12 @@ impl Network {
         match command {
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
             Command::Publish(ports, answer) => {
-                answer.give(self.publish(ports, turn.link, turn.registry));
+                answer.give(self.publish(ports, turn.link, turn.registry, turn.counters));
             }
             Command::Published(answer) => answer.give(self.ports.list()),
             Command::Unpublish { id, reset, answer } => {
-                let was_there = self.ports.remove(id, &mut self.published_udp, turn.registry);
+                let was_there =
+                    self.ports.remove(id, &mut self.published_udp, turn.registry, turn.counters);
                 if reset {
                     self.flows.reset_published(id);
                 }

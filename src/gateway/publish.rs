@@ -18,7 +18,7 @@ use super::flows::{Flows, Turn};
 use super::host::HostSocket;
 use super::link::Link;
 use super::token::Source;
-use crate::metrics::DropReason;
+use crate::metrics::{Counters, DropReason};
 use crate::publish::{BoundPort, BoundSocket, IpFamily, PublishId, Published};
 
 /// Clients that one turn accepts; each costs two system calls and a call of the guest.
@@ -68,7 +68,7 @@ struct Listener {
 }
 
 /// Who takes published UDP ports: given the socket and the guest's address, watches it and names it.
-pub(crate) trait PublishedUdp {
+pub(crate) trait UdpPorts {
     /// Watches a socket.
     ///
     /// # Errors
@@ -81,19 +81,19 @@ pub(crate) trait PublishedUdp {
     ) -> io::Result<usize>;
 
     /// Closes a socket.
-    fn remove(&mut self, index: usize, registry: &Registry);
+    fn remove(&mut self, index: usize, registry: &Registry, counters: &Counters);
 }
 
 /// Stands where published UDP ports will: `udp/published.rs` takes its place.
 #[derive(Debug)]
 pub(crate) struct NoPublishedUdp;
 
-impl PublishedUdp for NoPublishedUdp {
+impl UdpPorts for NoPublishedUdp {
     fn add(&mut self, _: UdpSocket, _: SocketAddr, _: &Registry) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn remove(&mut self, _: usize, _: &Registry) {}
+    fn remove(&mut self, _: usize, _: &Registry, _: &Counters) {}
 }
 
 impl PublishedPorts {
@@ -104,9 +104,10 @@ impl PublishedPorts {
     pub(crate) fn add(
         &mut self,
         ports: Vec<BoundPort>,
-        udp: &mut impl PublishedUdp,
+        udp: &mut impl UdpPorts,
         link: &Link,
         registry: &Registry,
+        counters: &Counters,
     ) -> io::Result<Published> {
         let id = PublishId(self.next);
         self.next += 1;
@@ -129,7 +130,7 @@ impl PublishedPorts {
             match part {
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    self.remove_parts(&parts, udp, registry);
+                    self.remove_parts(&parts, udp, registry, counters);
                     return Err(error);
                 }
             }
@@ -158,18 +159,25 @@ impl PublishedPorts {
     pub(crate) fn remove(
         &mut self,
         id: PublishId,
-        udp: &mut impl PublishedUdp,
+        udp: &mut impl UdpPorts,
         registry: &Registry,
+        counters: &Counters,
     ) -> bool {
         let Some(entry) = self.published.remove(&id) else { return false };
-        self.remove_parts(&entry.parts, udp, registry);
+        self.remove_parts(&entry.parts, udp, registry, counters);
         true
     }
 
-    fn remove_parts(&mut self, parts: &[Part], udp: &mut impl PublishedUdp, registry: &Registry) {
+    fn remove_parts(
+        &mut self,
+        parts: &[Part],
+        udp: &mut impl UdpPorts,
+        registry: &Registry,
+        counters: &Counters,
+    ) {
         for part in parts {
             match *part {
-                Part::Udp(index) => udp.remove(index, registry),
+                Part::Udp(index) => udp.remove(index, registry, counters),
                 Part::Tcp(index) => {
                     self.ready.retain(|ready| *ready != index);
                     if let Some(listener) = self.listeners.try_remove(index) {
