@@ -1,13 +1,15 @@
 //! What an embedder can choose, with the cost of each choice.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::capture::Capture;
 use crate::error::{ConfigError, StartError};
-use crate::gateway;
+use crate::gateway::{self, is_host_name};
+use crate::policy::Policy;
 use crate::publish::Publish;
 use crate::queues::{self, NetworkFrameQueues};
 use crate::rate::RateLimit;
@@ -46,6 +48,31 @@ pub enum Overflow {
     Drop,
 }
 
+/// Whom the DNS forwarder asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dns {
+    /// The nameservers of the host's `/etc/resolv.conf`, as it is at each query. A resolver on the host's
+    /// loopback works: the host asks it, not the guest.
+    #[default]
+    Host,
+    /// These servers, in this order: the first that answers is asked. Eight at the most are used.
+    Servers(Vec<SocketAddr>),
+    /// Nobody: there is no forwarder.
+    Off,
+}
+
+/// Who outside may send to a UDP mapping of the guest (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UdpFiltering {
+    /// An address that the guest has sent to through this mapping, from any port.
+    #[default]
+    AddressDependent,
+    /// Anyone whom the policy lets the guest send to.
+    EndpointIndependent,
+}
+
 /// The bounds of what one guest can make the host spend. Each says what it costs and what happens
 /// when it is reached.
 ///
@@ -68,7 +95,7 @@ pub struct Limits {
     /// published ports that the guest has not answered have half of it at the most, and are reset above
     /// that, so that they do not keep the guest from connecting. Default 1,024.
     pub tcp_half_open: usize,
-    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB. Twice this is address space;
+    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB, rounded up to a power of two. Twice this is address space;
     /// memory is what the flow has used of it. Default 1 MiB.
     pub tcp_window: usize,
     /// What the windows of all flows may come to, in bytes. Above it, new flows have windows of 64 KiB.
@@ -86,6 +113,30 @@ pub struct Limits {
     /// Connections to in-process services at once. Each costs a thread, two descriptors, and up to 512
     /// KiB in its pipes. A SYN above it is answered with RST. Default 64.
     pub relay_threads: usize,
+    /// DNS queries under way at once: 1 to 65,536. Each costs one host socket, more while upstreams are
+    /// silent, and what it and its answer hold; all of them hold 32 MiB at the most. A query above it is
+    /// answered with SERVFAIL. Default 4,096.
+    pub dns_queries: usize,
+    /// Connections of the guest to the DNS forwarder at once; part of `tcp_flows`. Each may hold
+    /// 128 KiB of queries and 1 MiB of answers, and its windows. A SYN above it is answered with RST.
+    /// Default 64.
+    pub dns_connections: usize,
+    /// UDP mappings at once: endpoints of the guest, each with a host socket and about 1 KiB, and what
+    /// the kernel holds of datagrams that come faster than they are taken (net.core.rmem_max). Clients of
+    /// published UDP ports are limited by the same number. Above it the mapping that is closest to its end
+    /// gives way. Default 4,096.
+    pub udp_mappings: usize,
+    /// How long a UDP mapping may be silent (RFC 4787 REQ-5: not less than 2 min, 5 min recommended).
+    /// Default 5 min.
+    pub udp_idle: Duration,
+    /// As `udp_idle`, for a mapping that has only ever sent to port 53. Default 30 s.
+    pub udp_dns_idle: Duration,
+    /// Echo identifiers of the guest at once, each with a ping socket. Above it the one that is closest to
+    /// its end gives way. Default 256.
+    pub ping_mappings: usize,
+    /// How long the mapping of an echo identifier may be silent (RFC 5508 REQ-2: not less than 60 s).
+    /// Default 60 s.
+    pub ping_idle: Duration,
     /// The bound of each frame queue, in frames. Default 1,024.
     pub queue_frames: usize,
     /// The bound of each frame queue, in bytes. Default 4 MiB.
@@ -103,6 +154,13 @@ impl Default for Limits {
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_transitory: Duration::from_secs(4 * 60),
             relay_threads: 64,
+            dns_queries: 4_096,
+            dns_connections: 64,
+            udp_mappings: 4_096,
+            udp_idle: Duration::from_secs(5 * 60),
+            udp_dns_idle: Duration::from_secs(30),
+            ping_mappings: 256,
+            ping_idle: Duration::from_secs(60),
             queue_frames: queues::DEFAULT_CAPACITY,
             queue_bytes: queues::DEFAULT_BYTES,
         }
@@ -124,6 +182,12 @@ pub(crate) struct Config {
     pub(crate) offload: Offload,
     pub(crate) overflow: Overflow,
     pub(crate) host_loopback: bool,
+    pub(crate) policy: Policy,
+    pub(crate) dns: Dns,
+    pub(crate) dns_intercept: bool,
+    pub(crate) dns_records: Vec<(String, IpAddr)>,
+    pub(crate) resolver_file: PathBuf,
+    pub(crate) udp_filtering: UdpFiltering,
     pub(crate) dhcp: bool,
     pub(crate) dhcp_lease: Duration,
     pub(crate) router_advertisements: bool,
@@ -164,6 +228,12 @@ impl Default for Builder {
             offload: Offload::None,
             overflow: Overflow::Backpressure,
             host_loopback: false,
+            policy: Policy::default(),
+            dns: Dns::Host,
+            dns_intercept: false,
+            dns_records: Vec::new(),
+            resolver_file: PathBuf::from("/etc/resolv.conf"),
+            udp_filtering: UdpFiltering::AddressDependent,
             dhcp: true,
             dhcp_lease: Duration::from_secs(24 * 3600),
             router_advertisements: true,
@@ -239,6 +309,48 @@ impl Builder {
     /// listen there trust everyone who reaches them.
     pub fn host_loopback(mut self, allowed: bool) -> Self {
         self.0.host_loopback = allowed;
+        self
+    }
+
+    /// Where the guest may go. By default everywhere, but for what the [floor](Policy#the-floor) denies.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.0.policy = policy;
+        self
+    }
+
+    /// Whom the DNS forwarder asks. It answers at the gateway's addresses, port 53, over UDP and TCP.
+    pub fn dns(mut self, dns: Dns) -> Self {
+        self.0.dns = dns;
+        self
+    }
+
+    /// Whether the DNS forwarder also answers what the guest sends to port 53 of any other address, in
+    /// that address's name. Off by default: the guest may ask any server that the policy lets it reach
+    /// (RFC 5625 section 5). Has no effect with [`Dns::Off`].
+    pub fn dns_intercept(mut self, intercepts: bool) -> Self {
+        self.0.dns_intercept = intercepts;
+        self
+    }
+
+    /// Has the DNS forwarder answer for a name itself: A or AAAA with this address, nothing for other
+    /// types, and no upstream hears of it. A name may have several addresses. `host.framegate.internal` is
+    /// the gateway while [`host_loopback`](Self::host_loopback) is allowed, and nothing else under
+    /// `framegate.internal` exists but what is added here.
+    pub fn dns_record(mut self, name: &str, address: IpAddr) -> Self {
+        self.0.dns_records.push((name.to_owned(), address));
+        self
+    }
+
+    /// The resolver configuration that [`Dns::Host`] follows, in place of `/etc/resolv.conf`. For tests.
+    #[doc(hidden)]
+    pub fn resolver_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.resolver_file = path.into();
+        self
+    }
+
+    /// Who outside may send to the guest's UDP mappings.
+    pub fn udp_filtering(mut self, filtering: UdpFiltering) -> Self {
+        self.0.udp_filtering = filtering;
         self
     }
 
@@ -376,6 +488,8 @@ impl Builder {
         check_ipv4(config)?;
         check_ipv6(config)?;
         check_services(config)?;
+        config.policy.check().map_err(ConfigError::Policy)?;
+        check_dns(config)?;
         if !(60..u64::from(u32::MAX)).contains(&config.dhcp_lease.as_secs()) {
             return Err(ConfigError::Limit("dhcp_lease"));
         }
@@ -435,13 +549,26 @@ fn check_services(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+fn check_dns(config: &Config) -> Result<(), ConfigError> {
+    if matches!(&config.dns, Dns::Servers(servers) if servers.is_empty()) {
+        return Err(ConfigError::Dns("no server".to_owned()));
+    }
+    match config.dns_records.iter().find(|(name, _)| !is_host_name(name)) {
+        Some((name, _)) => Err(ConfigError::Dns(format!("{name:?} is no host name"))),
+        None => Ok(()),
+    }
+}
+
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let bounds: [(&'static str, bool); 7] = [
+    let bounds: [(&'static str, bool); 10] = [
         ("tcp_flows", (1..=1 << 20).contains(&limits.tcp_flows)),
         ("tcp_half_open", (1..=limits.tcp_flows).contains(&limits.tcp_half_open)),
         ("tcp_window", (1 << 16..=4 << 20).contains(&limits.tcp_window)),
         ("tcp_connect", limits.tcp_connect > Duration::ZERO),
         ("relay_threads", (1..=1 << 12).contains(&limits.relay_threads)),
+        ("dns_queries", (1..=1 << 16).contains(&limits.dns_queries)),
+        ("udp_mappings", (1..=1 << 16).contains(&limits.udp_mappings)),
+        ("ping_mappings", (1..=1 << 16).contains(&limits.ping_mappings)),
         ("queue_frames", (1..=1 << 16).contains(&limits.queue_frames)),
         ("queue_bytes", (1 << 17..=1 << 30).contains(&limits.queue_bytes)),
     ];

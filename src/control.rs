@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 
 use crate::handle::FlowInfo;
+use crate::policy::{Compiled, EventHub, LiveFlows, PolicyError};
 use crate::publish::{BoundPort, PublishId, Published};
 use crate::rate::RateLimit;
 use crate::sync::{Arc, ArrayQueue, AtomicU32, Ordering};
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Unpublish { id: PublishId, reset: bool, answer: Answer<bool> },
     /// Change the rates from the guest and to the guest.
     RateLimits(RateLimit, RateLimit, Answer<()>),
+    /// Put another policy in force.
+    SetPolicy(Box<Compiled>, LiveFlows, Answer<()>),
 }
 
 /// Why the poll loop did not do what it was asked.
@@ -48,6 +51,8 @@ pub enum ControlError {
     Busy,
     /// The host is out of descriptors.
     Host(io::Error),
+    /// The policy cannot be enforced.
+    Policy(PolicyError),
 }
 
 impl fmt::Display for ControlError {
@@ -56,6 +61,7 @@ impl fmt::Display for ControlError {
             Self::Stopped => f.write_str("the network has stopped"),
             Self::Busy => f.write_str("too many changes are under way already; try again"),
             Self::Host(error) => write!(f, "the host has no descriptor to wait on: {error}"),
+            Self::Policy(error) => write!(f, "the policy: {error}"),
         }
     }
 }
@@ -64,6 +70,7 @@ impl std::error::Error for ControlError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Host(error) => Some(error),
+            Self::Policy(error) => Some(error),
             _ => None,
         }
     }
@@ -76,12 +83,19 @@ pub(crate) struct Control {
     /// 1 once the poll loop has left.
     closed: AtomicU32,
     poll_loop: WakePipe,
+    /// The other way: what the policy decides, for who observes it.
+    pub(crate) events: Arc<EventHub>,
 }
 
 impl Control {
     /// A queue whose commands ring `poll_loop`.
     pub(crate) fn new(poll_loop: WakePipe) -> Arc<Self> {
-        Arc::new(Self { commands: ArrayQueue::new(COMMANDS), closed: AtomicU32::new(0), poll_loop })
+        Arc::new(Self {
+            commands: ArrayQueue::new(COMMANDS),
+            closed: AtomicU32::new(0),
+            poll_loop,
+            events: EventHub::new(),
+        })
     }
 
     /// Asks the poll loop for something and waits for its answer, which takes it a turn.

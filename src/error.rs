@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::policy::PolicyError;
 use crate::publish::PublishError;
 
 /// The VMM broke the stream's framing. There is no way back into step, so the link ends.
@@ -126,6 +127,10 @@ pub enum ConfigError {
     Ipv6,
     /// The guest could never reach a service at this address, or two services have it.
     Service(SocketAddr),
+    /// The policy cannot be enforced.
+    Policy(PolicyError),
+    /// There is no DNS server to ask, or a record has no host name: which.
+    Dns(String),
     /// A limit is zero or above its bound: its name.
     Limit(&'static str),
 }
@@ -148,6 +153,8 @@ impl fmt::Display for ConfigError {
                 f,
                 "no service can be at {address}: an address that a router forwards to or the gateway's, a port that is not 0, and one service at each are needed"
             ),
+            Self::Policy(error) => write!(f, "the policy: {error}"),
+            Self::Dns(what) => write!(f, "DNS cannot be served so: {what}"),
             Self::Limit(name) => write!(f, "the limit {name} is out of its range"),
         }
     }

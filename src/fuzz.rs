@@ -15,6 +15,11 @@ pub fn flow(data: &[u8]) {
     crate::gateway::fuzz_flow(data);
 }
 
+/// A query of the guest, with its length before it, and an upstream's answer to it.
+pub fn dns(data: &[u8]) {
+    crate::gateway::fuzz_dns(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -47,6 +52,11 @@ mod tests {
     #[test]
     fn the_corpus_of_classify() {
         replay("classify", super::classify);
+    }
+
+    #[test]
+    fn the_corpus_of_dns() {
+        replay("dns", super::dns);
     }
 
     #[test]

@@ -15,6 +15,8 @@
 
 mod answer;
 mod autoconfiguration;
+#[cfg(test)]
+mod bench;
 mod buffer_end;
 #[cfg(any(fuzzing, test))]
 mod check;
@@ -22,6 +24,7 @@ mod classify;
 mod datagram;
 mod device;
 mod dhcp;
+mod dns;
 mod egress;
 mod end;
 mod flow;
@@ -34,10 +37,14 @@ mod host;
 mod icmp;
 mod link;
 mod mss;
+mod nat;
 mod neighbor;
 mod network;
+mod packet;
+mod ping;
 mod policy;
 mod publish;
+mod reassembly;
 mod reset;
 mod router;
 mod shaper;
@@ -45,6 +52,7 @@ mod shaper;
 mod testing;
 mod timers;
 mod token;
+mod udp;
 mod windows;
 
 use std::io;
@@ -70,6 +78,7 @@ use crate::config::{Config, Overflow};
 use crate::control::{Command, Control};
 use crate::error::StopReason;
 use crate::metrics::{Counters, DropReason};
+use crate::policy::Compiled;
 use crate::publish::BoundPort;
 use crate::queues::NetworkFrameQueues;
 use crate::relay::{RelayThreads, Stragglers};
@@ -77,6 +86,9 @@ use crate::sync::Arc;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::check::fuzz_classify;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::dns::fuzz_dns;
+pub(crate) use self::dns::is_host_name;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::flow_check::fuzz_flow;
 pub(crate) use self::halves::Halves;
@@ -165,7 +177,8 @@ impl Gateway {
             Arc::clone(&counters),
             queues.relay_wake.clone(),
         ));
-        let egress = Egress::default();
+        let policy = Compiled::new(&config.policy).map_err(io::Error::other)?;
+        let egress = Egress::new(policy, &control.events, Arc::clone(&counters), poll.registry())?;
         let started = time::Instant::now();
         let shaper = Shaper::new(config);
         let overflow = config.overflow;
@@ -242,6 +255,7 @@ impl Gateway {
             match (Source::of(event.token()), &mut self.halves) {
                 (Some(Source::Bell) | None, _) => {}
                 (Some(Source::Stream), Some(halves)) => halves.readable(event),
+                (Some(Source::Addresses), _) => self.egress.addresses_changed(now(self.started)),
                 (Some(source), _) => self.network.host_event(source, event),
             }
         }

@@ -1,11 +1,13 @@
 //! A running network in the hands of other threads: what can be asked of it, and changed, while it runs.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::control::{Command, Control, ControlError};
 use crate::metrics::{Counters, Stats};
+use crate::policy::{Compiled, LiveFlows, Policy, PolicyEvents};
 use crate::publish::{Publish, PublishError, PublishId, Published};
 use crate::rate::RateLimit;
 use crate::sync::Arc;
@@ -67,6 +69,25 @@ impl RuntimeHandle {
     /// The counters at this moment.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// Puts another policy in force, within a turn of the poll loop. On return it decides. Names that the
+    /// policy before it did not mention are known from the guest's next query on.
+    ///
+    /// # Errors
+    /// The policy cannot be enforced, the network has stopped, or the host is out of descriptors.
+    pub fn set_policy(&self, policy: &Policy, live: LiveFlows) -> Result<(), ControlError> {
+        // Indexed here: the poll loop only takes it over.
+        let policy = Box::new(Compiled::new(policy).map_err(ControlError::Policy)?);
+        self.control.call(|answer| Command::SetPolicy(policy, live, answer))
+    }
+
+    /// The decisions of the policy from now on, for one reader at a time: `None` while there is another.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub fn policy_events(&self) -> io::Result<Option<PolicyEvents>> {
+        self.control.events.reader()
     }
 
     /// The flows at this moment, in no order. Costs the poll loop about 100 ns for each.

@@ -25,6 +25,7 @@
 //! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
 //! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
 //! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
+//! | `policy` | [`Policy`]: where the guest may go; rules, floor, names, events |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
 //! | `publish` | [`Publish`]: ports of the host that lead to the guest |
 //! | `relay` | [`RelayStream`]: services that the embedder runs for the guest |
@@ -91,7 +92,10 @@ mod handle;
 #[cfg(feature = "runtime")]
 mod metrics;
 #[cfg(feature = "runtime")]
+mod policy;
+#[cfg(feature = "runtime")]
 mod publish;
+#[cfg(feature = "runtime")]
 mod rate;
 #[cfg(feature = "runtime")]
 mod relay;
@@ -108,7 +112,7 @@ pub use wake::{WakePipe, Wakes};
 #[cfg(feature = "runtime")]
 pub use capture::Capture;
 #[cfg(feature = "runtime")]
-pub use config::{Builder, Limits, MacAddress, Offload, Overflow};
+pub use config::{Builder, Dns, Limits, MacAddress, Offload, Overflow, UdpFiltering};
 #[cfg(feature = "runtime")]
 pub use control::ControlError;
 #[cfg(feature = "runtime")]
@@ -117,6 +121,11 @@ pub use error::{ConfigError, FramingViolation, StartError, StopReason};
 pub use handle::{FlowInfo, FlowState, Protocol, RuntimeHandle};
 #[cfg(feature = "runtime")]
 pub use metrics::{DropReason, Stats, StatsReader};
+#[cfg(feature = "runtime")]
+pub use policy::{
+    Action, Attempt, Because, Floor, HostName, IpNet, LiveFlows, MAX_RULES, ParseRuleError, Policy,
+    PolicyError, PolicyEvent, PolicyEvents, Rule, Target,
+};
 #[cfg(feature = "runtime")]
 pub use publish::{IpFamily, Publish, PublishError, PublishId, Published};
 pub use rate::RateLimit;

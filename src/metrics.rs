@@ -41,8 +41,13 @@ drop_reasons! {
     EtherType => "ether_type",
     /// An IP protocol that the gateway does not carry.
     Protocol => "protocol",
-    /// An IP fragment.
+    /// An IP fragment that fits no packet: overlapping (RFC 5722), beyond the largest packet, or cut at
+    /// a place where none can be cut.
     Fragment => "fragment",
+    /// Fragments whose packet did not become whole in time.
+    FragmentTimeout => "fragment_timeout",
+    /// Fragments of the oldest packet, which gave way: the limits on fragments.
+    FragmentLimit => "fragment_limit",
     /// An IPv6 extension header, or a routing header, that the gateway does not accept.
     ExtensionHeader => "extension_header",
     /// An ARP packet that asks for nothing of ours.
@@ -58,8 +63,6 @@ drop_reasons! {
     Icmp => "icmp",
     /// A TCP segment of no flow.
     NoFlow => "no_flow",
-    /// TCP data beyond the window that the handshake gave, before the gateway has given another.
-    BeyondWindow => "beyond_window",
     /// TCP flags that contradict each other, or a port of zero.
     TcpFlags => "tcp_flags",
     /// A UDP port of zero.
@@ -74,8 +77,28 @@ drop_reasons! {
     HostTimedOut => "host_timed_out",
     /// A host resource ran out: descriptors, ports, memory.
     HostResource => "host_resource",
+    /// A DNS message that is no query, or none that can be read.
+    Dns => "dns",
+    /// The policy denies the name: the guest is told that there is none.
+    DnsName => "dns_name",
+    /// The limit on DNS queries under way, or on connections to the DNS forwarder.
+    DnsLimit => "dns_limit",
     /// The limit on flows.
     FlowLimit => "flow_limit",
+    /// The limit on UDP mappings, or on those of pings: the mapping closest to its end gave way.
+    MappingLimit => "mapping_limit",
+    /// A datagram of the guest that found too many waiting for the host.
+    DatagramQueue => "datagram_queue",
+    /// A datagram that may not be fragmented and is larger than the path's MTU.
+    TooBig => "too_big",
+    /// A packet whose hop limit ran out at the gateway.
+    HopLimit => "hop_limit",
+    /// A datagram or an echo reply from somebody whom the guest has not sent to.
+    Filtered => "filtered",
+    /// The host forbids ping sockets (net.ipv4.ping_group_range).
+    PingForbidden => "ping_forbidden",
+    /// An ICMP error, of the guest or from outside, about a packet of no mapping.
+    IcmpUnmatched => "icmp_unmatched",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
     /// The limit on the threads of in-process services.
@@ -88,6 +111,8 @@ drop_reasons! {
     RateLimit => "rate_limit",
     /// A reply that had no room in the queue to the guest.
     ReplyNoRoom => "reply_no_room",
+    /// An ICMP error for the guest above the rate of such errors (RFC 1812 section 4.3.2.8).
+    IcmpRate => "icmp_rate",
     /// A frame for the guest that is shorter than an Ethernet header, or longer than the guest's
     /// buffers and no TCP segment that could be cut.
     BadLength => "bad_length",
@@ -120,8 +145,8 @@ macro_rules! counters {
             }
         }
 
-        /// A moment's view of one NIC's counters. They only grow, but for `tcp_flows` and
-        /// `tcp_half_open`.
+        /// A moment's view of one NIC's counters. They only grow, but for those that say
+        /// "at this moment", and `tcp_half_open`.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -177,10 +202,65 @@ counters! {
     tcp_bytes_to_guest,
     /// Handlers of in-process services that panicked.
     relay_panics,
+    /// UDP mappings that the guest has asked for.
+    udp_opened,
+    /// UDP mappings at this moment.
+    udp_mappings,
+    /// Datagrams of the guest that the host took.
+    udp_datagrams_to_host,
+    /// Their payload, in bytes.
+    udp_bytes_to_host,
+    /// Datagrams sent to the guest.
+    udp_datagrams_to_guest,
+    /// Their payload, in bytes.
+    udp_bytes_to_guest,
+    /// Clients of published UDP ports at this moment.
+    udp_clients,
+    /// Mappings of echo identifiers at this moment.
+    ping_mappings,
+    /// Echo requests of the guest that the host took.
+    pings_to_host,
+    /// Echo replies from beyond the gateway sent to the guest.
+    pings_to_guest,
+    /// ICMP errors of the guest about what a mapping has brought it.
+    icmp_errors_from_guest,
     /// Echo requests that the gateway has answered.
     echo_replies,
     /// ARP and NDP questions that the gateway has answered.
     neighbor_replies,
+    /// Flows, destinations and names that the policy allowed.
+    policy_allowed,
+    /// Flows, destinations and names that the policy denied.
+    policy_denied,
+    /// Those of them that were the gateway's address, without host loopback.
+    denied_host_loopback,
+    /// Those of them that were an address of the host.
+    denied_host_address,
+    /// Those of them that were a cloud's metadata service.
+    denied_metadata,
+    /// Names that DNS gave to addresses and that gave way to newer ones before their TTL was over.
+    policy_names_evicted,
+    /// Events of the policy that their reader was too slow for.
+    policy_events_lost,
+    /// DNS queries of the guest.
+    dns_queries,
+    /// Answers given to them.
+    dns_answers,
+    /// Those of them that the gateway gave from what it knows: its own names, and names that the policy
+    /// denies.
+    dns_local,
+    /// Those of them that were SERVFAIL because no upstream has answered or could be asked.
+    dns_failures,
+    /// Datagrams that repeated a query under way.
+    dns_repeated,
+    /// Times that an upstream was silent for so long that another was asked too.
+    dns_timeouts,
+    /// Datagrams of an upstream that were no answer to what it was asked.
+    dns_mismatched,
+    /// ICMP errors sent to the guest.
+    icmp_errors,
+    /// Packets of the guest that were put together from fragments.
+    reassembled,
     /// DHCP messages that the gateway has answered.
     dhcp_replies,
     /// Router advertisements sent.

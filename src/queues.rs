@@ -290,6 +290,21 @@ impl Batch<'_> {
         }
     }
 
+    /// As [`has_room`](Self::has_room), for `count` frames with buffers of `len` bytes each.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn has_room_for(&self, count: usize, len: usize) -> bool {
+        let sees_room = || {
+            let held = self.room.bytes.load(Ordering::Acquire);
+            let bytes = count.saturating_mul(len);
+            self.queue.capacity() - self.queue.len() >= count
+                && ((count == 1 && held == 0) || held.saturating_add(bytes) <= self.room.max_bytes)
+        };
+        sees_room() || {
+            self.room.want();
+            sees_room()
+        }
+    }
+
     fn sees_room(&self, len: usize) -> bool {
         let held = self.room.bytes.load(Ordering::Acquire);
         !self.queue.is_full() && self.room.with(held, len).is_some()

@@ -106,7 +106,7 @@ impl Runtime {
             None => (None, None),
         };
         let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers, tap)
-            .map_err(|error| StartError::Host("epoll", error))?;
+            .map_err(|error| StartError::Host("epoll or rtnetlink", error))?;
         for ports in bound? {
             gateway.publish(ports).map_err(PublishError::Watch)?;
         }

@@ -2,6 +2,8 @@
 //! the dependencies gives. Each block carries its argument.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "runtime")]
+pub(crate) mod datagram;
 mod event_fd;
 #[cfg(feature = "runtime")]
 pub(crate) mod pages;

@@ -5,7 +5,7 @@ use tracing::trace;
 use super::classify::Segment;
 use super::flows::Turn;
 use super::host::ConnectError;
-use super::icmp::{self, Unreachable};
+use super::icmp::{self, IcmpError, Unreachable};
 use super::reset;
 
 /// Says RST to the guest.
@@ -18,10 +18,7 @@ pub(crate) fn answer_with_reset(turn: &mut Turn<'_, '_>, offending: &[u8], segme
 
 /// Says to the guest that the destination cannot be had, and why.
 pub(crate) fn answer_unreachable(turn: &mut Turn<'_, '_>, offending: &[u8], why: Unreachable) {
-    let buffer = turn.outlet.queues.buffer(0);
-    if let Some(frame) = icmp::unreachable(buffer, turn.link, offending, why) {
-        turn.outlet.reply(frame);
-    }
+    icmp::answer_error(turn, offending, IcmpError::Unreachable(why));
 }
 
 /// Tells the guest what became of its connection: what it would hear without a gateway.

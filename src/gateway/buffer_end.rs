@@ -13,11 +13,8 @@ pub(crate) struct BufferEnd {
     to_guest: VecDeque<u8>,
     guest_ended: bool,
     ended: bool,
-    /// The guest has sent, or ended, since somebody last looked.
-    has_news: bool,
 }
 
-#[allow(dead_code)] // until DNS over TCP uses it
 impl BufferEnd {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.to_guest.read(buffer)? {
@@ -32,18 +29,11 @@ impl BufferEnd {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.from_guest.extend(bytes.iter().take(n));
-        self.has_news = true;
         Ok(n)
     }
 
     pub(crate) fn finish(&mut self) {
         self.guest_ended = true;
-        self.has_news = true;
-    }
-
-    /// Whether there is anything new from the guest, asked once for each piece of news.
-    pub(crate) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.has_news)
     }
 
     /// What the guest has sent and nobody has taken yet. Who takes some of it makes room: the flow must
@@ -68,6 +58,7 @@ impl BufferEnd {
     }
 
     /// Whether nothing follows what was written.
+    #[cfg(any(fuzzing, test))]
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }

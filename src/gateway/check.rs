@@ -11,14 +11,18 @@ use super::egress::Egress;
 use super::flows::Turn;
 use super::link::Link;
 use super::network::Network;
+use super::reassembly::Reassembly;
 use super::{icmp, reset};
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::metrics::Counters;
 use crate::queues::NetworkFrameQueues;
 
+const HOST: icmp::IcmpError = icmp::IcmpError::Unreachable(icmp::Unreachable::Host);
+
 /// Any bytes as a frame, and the invariants of what comes out.
 pub(crate) fn fuzz_classify(data: &[u8]) {
-    let config = Builder::default().into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let config = Builder::default().dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let link = Link::new(&config, true);
     let counters = Counters::default();
     let Ok(queues) = NetworkFrameQueues::try_shared(64) else { return };
@@ -28,7 +32,7 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         assert!(segment.payload < segment.end, "the payload lies within the packet");
         let reset = reset::reset_for(Vec::new(), &link, data, segment);
         assert_eq!(reset.is_none(), segment.rst, "everything but a reset can be reset");
-        let error = icmp::unreachable(Vec::new(), &link, data, icmp::Unreachable::Host);
+        let error = icmp::error(Vec::new(), &link, None, data.get(14..).unwrap_or_default(), HOST);
         assert!(error.is_some_and(|frame| frame.len() <= 14 + 1280), "errors stay small");
     }
     let mut outlet = Outlet::new(&queues, &counters);
@@ -42,8 +46,30 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         egress: &mut egress,
         now: Instant::ZERO,
     };
-    if matches!(verdict, Ok(Verdict::Tcp(segment)) if segment.opens) {
-        return; // would dial
+    match verdict {
+        Ok(Verdict::Tcp(segment)) if segment.opens => return, // would dial
+        Ok(Verdict::Udp(head)) => {
+            assert!(data.get(head.payload).is_some(), "the payload lies within the frame");
+            return; // would be sent
+        }
+        Ok(Verdict::Icmp(head)) => {
+            if let Ok(message) = head.message(data) {
+                let _ = (head.echo_request(message), icmp::quoted_datagram(message));
+            }
+            return; // would be sent
+        }
+        Ok(Verdict::Fragment(fragment)) => {
+            let whole = Reassembly::default()
+                .take(data, &fragment, Instant::ZERO, &counters)
+                .ok()
+                .flatten();
+            if let Some(whole) = whole {
+                let verdict = classify(&whole, &link);
+                assert!(!matches!(verdict, Ok(Verdict::Fragment(_))), "a whole is no fragment");
+            }
+            return;
+        }
+        _ => {}
     }
     let interface = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(interface, &mut device::Capabilities, Instant::ZERO);
@@ -61,6 +87,7 @@ pub(crate) fn fuzz_classify(data: &[u8]) {
         let to_guest = to == Some(&config.guest_mac[..]) || to == Some(&[0xff; 6]);
         assert!(to_guest, "replies go to the guest");
     }
-    assert!(replies <= 1, "one frame brings one reply at the most");
+    let fits = data.len() <= config.max_frame_to_guest();
+    assert!(replies <= 1 || !fits, "one frame brings one reply at the most");
     assert!(replies + accounted >= 1, "every frame is answered or counted");
 }

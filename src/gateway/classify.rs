@@ -11,7 +11,9 @@ use smoltcp::wire::{
 
 use super::datagram::DatagramHead;
 use super::link::Link;
+use super::ping::IcmpHead;
 use super::policy;
+use super::reassembly::Fragment;
 use crate::metrics::DropReason;
 use crate::wire::ETHERNET;
 
@@ -36,6 +38,10 @@ pub(crate) enum Verdict {
     Icmpv4 { end: usize },
     /// A TCP segment.
     Tcp(Segment),
+    /// An ICMP or ICMPv6 message for somebody beyond the gateway.
+    Icmp(IcmpHead),
+    /// A fragment of a packet that may go further once it is whole.
+    Fragment(Fragment),
     /// A UDP datagram to carry on.
     Udp(DatagramHead),
     /// A datagram for the DHCP server, from any source: the guest may have no address yet, or that of
@@ -140,13 +146,13 @@ fn ipv4(
     if source != link.guest_ipv4 {
         return Err(DropReason::SourceAddress);
     }
-    if is_fragment {
-        return Err(DropReason::Fragment);
-    }
     // A unicast destination in a group's frame, or the reverse, is nobody's honest traffic
     // (RFC 1122 section 3.3.6).
     if to != link.gateway_mac || !policy::is_forwardable_v4(destination, link) {
         return Err(DropReason::DestinationAddress);
+    }
+    if is_fragment {
+        return Fragment::parse(frame).map(Verdict::Fragment);
     }
     match ip.next_header() {
         IpProtocol::Tcp => {
@@ -156,7 +162,13 @@ fn ipv4(
         IpProtocol::Icmp if destination == link.gateway_ipv4 && ip.header_len() == 20 => {
             Ok(Verdict::Icmpv4 { end })
         }
-        IpProtocol::Icmp => Err(DropReason::Icmp),
+        IpProtocol::Icmp => Ok(Verdict::Icmp(IcmpHead {
+            source: source.into(),
+            destination: destination.into(),
+            message: ETHERNET + usize::from(ip.header_len())..end,
+            hop_limit: ip.hop_limit(),
+            dont_fragment: ip.dont_frag(),
+        })),
         IpProtocol::Udp => datagram().map(Verdict::Udp),
         _ => Err(DropReason::Protocol),
     }
@@ -178,16 +190,13 @@ fn ipv6(
         return Err(DropReason::Malformed);
     }
     match ip.next_header() {
-        IpProtocol::Icmpv6 => {
+        IpProtocol::Icmpv6 if link.is_gateway_v6(destination) || destination.is_multicast() => {
             if !link.is_guest_v6(source) && !source.is_unspecified() {
                 return Err(DropReason::SourceAddress);
             }
-            if !link.is_gateway_v6(destination) && !destination.is_multicast() {
-                return Err(DropReason::Icmp);
-            }
             Ok(Verdict::Icmpv6 { source, destination, hop_limit: ip.hop_limit(), end })
         }
-        IpProtocol::Tcp | IpProtocol::Udp => {
+        IpProtocol::Tcp | IpProtocol::Udp | IpProtocol::Icmpv6 | IpProtocol::Ipv6Frag => {
             // A router forwards nothing from a link-local source (RFC 4291 section 2.5.6).
             let forwarded = !link.is_gateway_v6(destination);
             if !link.is_guest_v6(source) || (forwarded && source.is_unicast_link_local()) {
@@ -196,19 +205,29 @@ fn ipv6(
             if to != link.gateway_mac || !policy::is_forwardable_v6(destination, link) {
                 return Err(DropReason::DestinationAddress);
             }
-            let addresses = (IpAddr::V6(source), IpAddr::V6(destination));
-            if ip.next_header() == IpProtocol::Udp {
-                let at = ETHERNET + ip.header_len();
-                return DatagramHead::parse(frame, at, end, addresses, ip.hop_limit(), true)
-                    .map(Verdict::Udp);
+            let (source, destination) = (IpAddr::V6(source), IpAddr::V6(destination));
+            let (at, hop_limit) = (ETHERNET + ip.header_len(), ip.hop_limit());
+            match ip.next_header() {
+                IpProtocol::Ipv6Frag => Fragment::parse(frame).map(Verdict::Fragment),
+                IpProtocol::Icmpv6 => Ok(Verdict::Icmp(IcmpHead {
+                    source,
+                    destination,
+                    message: at..end,
+                    hop_limit,
+                    dont_fragment: true,
+                })),
+                IpProtocol::Udp => {
+                    let addresses = (source, destination);
+                    DatagramHead::parse(frame, at, end, addresses, hop_limit, true)
+                        .map(Verdict::Udp)
+                }
+                _ => tcp(ip.payload(), source, destination, end).map(Verdict::Tcp),
             }
-            tcp(ip.payload(), addresses.0, addresses.1, end).map(Verdict::Tcp)
         }
         IpProtocol::HopByHop
         | IpProtocol::Ipv6Route
         | IpProtocol::Ipv6Opts
         | IpProtocol::Ipv6NoNxt => Err(DropReason::ExtensionHeader),
-        IpProtocol::Ipv6Frag => Err(DropReason::Fragment),
         _ => Err(DropReason::Protocol),
     }
 }

@@ -57,13 +57,18 @@ impl Outlet<'_> {
         }
     }
 
-    /// Sends a datagram that is relayed, and says whether it did: without room, or without tokens in
-    /// the rate limit's bucket, it is dropped and counted.
-    #[allow(dead_code)] // until UDP and echo are relayed
-    pub(crate) fn datagram(&mut self, frame: Vec<u8>) -> bool {
-        if self.limiter.as_ref().is_some_and(|limiter| !limiter.has_tokens()) {
-            return self.drop(frame, DropReason::RateLimit);
+    /// Whether a datagram that is relayed may be sent: without tokens in the rate limit's bucket it is
+    /// to be dropped, and is counted here. Its fragments are sent together.
+    pub(crate) fn admits_datagram(&self) -> bool {
+        let admits = self.limiter.as_ref().is_none_or(|limiter| limiter.has_tokens());
+        if !admits {
+            self.counters.dropped(DropReason::RateLimit);
         }
+        admits
+    }
+
+    /// Sends a datagram that is relayed, or one of its fragments, and says whether there was room.
+    pub(crate) fn send(&mut self, frame: Vec<u8>) -> bool {
         self.push(frame)
     }
 

@@ -12,7 +12,6 @@ use crate::relay::RelayEnd;
 pub(crate) enum End {
     /// A socket of the host.
     Host(HostSocket),
-    #[allow(dead_code)] // until DNS over TCP uses it
     /// A protocol that the poll loop itself speaks.
     Buffer(BufferEnd),
     /// A service of the embedder's, on a thread of its own.

@@ -21,6 +21,7 @@ use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
 pub(crate) use self::service::serve;
+use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::end::End;
 use crate::handle::{FlowInfo, FlowState, Protocol};
@@ -28,7 +29,7 @@ use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
 
 /// A place in the flow table and how often it was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FlowId {
     pub(crate) index: usize,
     pub(crate) generation: u64,
@@ -69,6 +70,8 @@ pub(crate) struct Flow {
     pub(crate) is_starved: bool,
     /// Counted as half-open.
     pub(crate) is_half_open: bool,
+    /// The poll loop itself is its far end.
+    pub(crate) is_buffer: bool,
     /// In the list of flows in TIME-WAIT.
     pub(crate) is_in_time_wait: bool,
     /// The flow's entry among the timers.
@@ -138,10 +141,6 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
-    /// The number of the guest's SYN.
-    first: u32,
-    /// A segment has gone to the guest since the handshake, with the window as it is.
-    window_told: bool,
 }
 
 /// What we have received and not acknowledged.
@@ -181,8 +180,7 @@ enum Moved {
 }
 
 impl Open {
-    /// `first` is the number of the guest's SYN, if it has sent one.
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
         Self {
             socket,
             host,
@@ -198,24 +196,7 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
-            first,
-            window_told: false,
         }
-    }
-
-    /// Whether the segment may go into smoltcp. smoltcp 0.14 takes the window of its SYN-ACK, which is
-    /// never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. Data beyond
-    /// the receive buffer would pass for data within the window then, and it would panic.
-    pub(crate) fn admits(&mut self, segment: &Segment) -> bool {
-        if self.window_told {
-            return true;
-        }
-        // Where the buffer begins: after what was taken out of it.
-        let start = self.first.wrapping_add(1).wrapping_add(self.to_host as u32);
-        let end = segment.sequence.wrapping_add(segment.payload as u32);
-        let beyond = end.wrapping_sub(start).cast_signed();
-        let capacity = self.socket.socket(|socket| socket.recv_capacity());
-        segment.payload == 0 || usize::try_from(beyond).map_or(true, |end| end <= capacity)
     }
 
     /// A segment of the guest went into smoltcp.
@@ -239,6 +220,14 @@ impl Open {
         self.guest_reset
     }
 
+    /// The far end, if it is the poll loop's own.
+    pub(crate) fn buffer(&mut self) -> Option<&mut BufferEnd> {
+        match &mut self.host {
+            Some(End::Buffer(end)) => Some(end),
+            _ => None,
+        }
+    }
+
     pub(crate) fn state(&mut self) -> State {
         self.socket.socket(|socket| socket.state())
     }
@@ -259,10 +248,9 @@ impl Open {
         !self.is_complete() && !self.is_opening() && !is_abandoned
     }
 
-    /// The guest answers our SYN: what it takes as one segment, and its own number.
-    pub(crate) fn answered(&mut self, mss: usize, first: u32) {
+    /// What the guest takes as one segment, as it says when it is called.
+    pub(crate) fn set_mss(&mut self, mss: usize) {
         self.mss = mss;
-        self.first = first;
     }
 
     /// The guest's end is over, but for bytes that the host has not taken yet, or for the FIN after

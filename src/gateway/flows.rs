@@ -4,8 +4,9 @@
 //! holds that flow alone. Flows with news stand in a list and deadlines in order, so a turn touches only
 //! the flows that have something to do.
 
-mod establish;
 mod inbound;
+mod outbound;
+mod recheck;
 mod relays;
 mod silence;
 
@@ -17,24 +18,20 @@ use smoltcp::time::Instant;
 
 use self::inbound::Ports;
 use self::relays::shake_hands;
-use self::silence::{may_idle_until, span};
-use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use self::silence::may_idle_until;
+use super::answer::answer_with_reset;
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
 use super::end::End;
 use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready};
-use super::host::HostSocket;
-use super::icmp::Unreachable;
 use super::link::Link;
 use super::mss::tell_mss;
-use super::policy::Decision;
 use super::timers::Timers;
-use super::token::Source;
 use super::windows::Windows;
 use crate::config::Limits;
-use crate::handle::{FlowInfo, Protocol};
+use crate::handle::FlowInfo;
 use crate::metrics::{Counters, DropReason};
 use crate::relay::RelayThreads;
 use crate::wire::ETHERNET;
@@ -76,6 +73,12 @@ pub(crate) struct Flows {
     /// Flows end in buffers of this process instead of sockets.
     #[cfg(any(fuzzing, test))]
     pub(crate) in_process: bool,
+    /// Flows at this moment that end in the poll loop.
+    buffers: usize,
+    /// Those of them that were served since somebody last looked.
+    buffer_news: VecDeque<FlowId>,
+    /// Those that are gone.
+    gone_buffers: VecDeque<FlowId>,
 }
 
 impl Flows {
@@ -98,6 +101,9 @@ impl Flows {
             relaying: Vec::new(),
             #[cfg(any(fuzzing, test))]
             in_process: false,
+            buffers: 0,
+            buffer_news: VecDeque::new(),
+            gone_buffers: VecDeque::new(),
         }
     }
 
@@ -144,60 +150,6 @@ impl Flows {
         is_over
     }
 
-    fn open_flow(
-        &mut self,
-        frame: Vec<u8>,
-        segment: &Segment,
-        turn: &mut Turn<'_, '_>,
-    ) -> Option<Vec<u8>> {
-        let remote = segment.key.remote;
-        if self.relays.as_ref().is_some_and(|relays| relays.service_at(remote).is_some()) {
-            return self.open_relay(frame, segment, turn);
-        }
-        let remote = match turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now) {
-            Decision::Connect(remote) => remote,
-            Decision::Refuse => {
-                turn.counters.dropped(DropReason::Policy);
-                answer_with_reset(turn, &frame, segment);
-                return Some(frame);
-            }
-            Decision::Deny => {
-                turn.counters.dropped(DropReason::Policy);
-                answer_unreachable(turn, &frame, Unreachable::Prohibited);
-                return Some(frame);
-            }
-        };
-        if let Err(reason) = self.make_room(turn.counters) {
-            turn.counters.dropped(reason);
-            answer_with_reset(turn, &frame, segment);
-            return Some(frame);
-        }
-        let id = self.next_id();
-        #[cfg(any(fuzzing, test))]
-        let in_process = self.in_process;
-        #[cfg(not(any(fuzzing, test)))]
-        let in_process = false;
-        let token = Source::Flow(id.index).into();
-        let host = if in_process {
-            Ok(End::Buffer(BufferEnd::default()))
-        } else {
-            HostSocket::connect(remote, turn.registry, token).map(End::Host)
-        };
-        let host = match host {
-            Ok(host) => host,
-            Err(error) => {
-                answer_failure(turn, &frame, segment, error);
-                return Some(frame);
-            }
-        };
-        let until = turn.now + span(self.limits.tcp_connect);
-        let host = Some(host);
-        let phase = Phase::Connecting { host, syn: frame, segment: *segment, until };
-        self.insert(id, segment.key, phase, turn);
-        self.schedule(id, until);
-        None
-    }
-
     /// The place of the next flow.
     fn next_id(&mut self) -> FlowId {
         self.generation += 1;
@@ -206,6 +158,7 @@ impl Flows {
 
     /// Puts a half-open flow into the table, at the place that [`next_id`](Self::next_id) gave.
     fn insert(&mut self, id: FlowId, key: FlowKey, phase: Phase, turn: &Turn<'_, '_>) {
+        let is_buffer = matches!(phase, Phase::Connecting { host: Some(End::Buffer(_)), .. });
         self.table.insert(Flow {
             id,
             key,
@@ -215,6 +168,7 @@ impl Flows {
             is_queued: false,
             is_starved: false,
             is_half_open: true,
+            is_buffer,
             is_in_time_wait: false,
             deadline: None,
             published: None,
@@ -269,11 +223,7 @@ impl Flows {
             Phase::Open(open) => {
                 let was_calling = open.is_calling();
                 if was_calling && segment.syn {
-                    open.answered(tell_mss(&mut frame, turn.link), segment.sequence);
-                }
-                if !open.admits(segment) {
-                    turn.counters.dropped(DropReason::BeyondWindow);
-                    return Some(frame);
+                    open.set_mss(tell_mss(&mut frame, turn.link));
                 }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
@@ -355,6 +305,10 @@ impl Flows {
         }
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
+        if matches!(open.host, Some(End::Buffer(_))) {
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
+        }
         let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         if turn.now >= idle_until && !open.is_in_time_wait() {
             if open.is_calling() {
@@ -384,6 +338,10 @@ impl Flows {
         turn.counters.tcp_bytes_to_guest.add(open.to_guest - before.1);
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
+        }
+        if matches!(open.host, Some(End::Buffer(_))) {
+            // Taken up again in the same turn.
+            self.buffer_news.push_back(id);
         }
         let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         match outcome {
@@ -435,6 +393,10 @@ impl Flows {
     /// Forgets a flow.
     fn remove(&mut self, id: FlowId, counters: &Counters) {
         let Some(mut flow) = self.table.try_remove(id.index) else { return };
+        if flow.is_buffer {
+            self.buffers -= 1;
+            self.gone_buffers.push_back(id);
+        }
         self.by_key.remove(&flow.key);
         self.timers.cancel(id, &mut flow.deadline);
         if flow.is_half_open {
@@ -448,6 +410,44 @@ impl Flows {
             // The host's socket goes first, by itself: with FIN or with RST.
             let Open { socket, heard, to_guest, .. } = *open;
             self.windows.give(socket, heard, to_guest);
+        }
+    }
+
+    /// A flow that ends in the poll loop and has been served since its last news: the guest may have
+    /// sent, or may have taken what there was for it.
+    pub(crate) fn buffer_news(&mut self) -> Option<FlowId> {
+        self.buffer_news.pop_front()
+    }
+
+    /// A flow that ended in the poll loop and is gone.
+    pub(crate) fn gone_buffer(&mut self) -> Option<FlowId> {
+        self.gone_buffers.pop_front()
+    }
+
+    /// The poll loop's end of a flow.
+    pub(crate) fn buffer(&mut self, id: FlowId) -> Option<&mut BufferEnd> {
+        match &mut self.flow_mut(id)?.phase {
+            Phase::Open(open) => open.buffer(),
+            Phase::Connecting { .. } => None,
+        }
+    }
+
+    /// There is something new in the poll loop's end of a flow: bytes for the guest, or room.
+    pub(crate) fn buffer_changed(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id) {
+            flow.ready.readable = true;
+            flow.ready.writable = true;
+            // Bytes and the end may have come at once, and no edge comes for the end.
+            flow.ready.ended = true;
+            self.activate(id);
+        }
+    }
+
+    /// Resets a flow that ends in the poll loop.
+    pub(crate) fn abort_buffer(&mut self, id: FlowId) {
+        if let Some(Flow { phase: Phase::Open(open), .. }) = self.flow_mut(id) {
+            open.abort();
+            self.activate(id);
         }
     }
 

@@ -1,9 +1,12 @@
 //! The two ends of the link: who the guest is, who the gateway is, and how large a frame may be.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::wire::EthernetAddress;
 
+use super::dns::Reach;
+use super::icmp::ErrorLimit;
+use super::packet::Identification;
 use crate::config::Config;
 
 /// The addresses and sizes of one link.
@@ -28,6 +31,9 @@ pub(crate) struct Link {
     /// How much a super-segment of a new flow may hold, in bytes: more would be a burst on a slow link.
     pub(crate) super_segment: usize,
     pub(crate) host_loopback: bool,
+    dns: Reach,
+    pub(crate) identification: Identification,
+    pub(crate) icmp_errors: ErrorLimit,
 }
 
 impl Link {
@@ -48,6 +54,9 @@ impl Link {
             cuts,
             super_segment: usize::MAX,
             host_loopback: config.host_loopback,
+            dns: Reach::of(config),
+            identification: Identification::default(),
+            icmp_errors: ErrorLimit::default(),
         }
     }
 
@@ -59,6 +68,15 @@ impl Link {
 
     pub(crate) fn is_gateway_v6(&self, address: Ipv6Addr) -> bool {
         address == self.gateway_ipv6 || address == self.gateway_link_local
+    }
+
+    /// Whether the DNS forwarder answers at this address and port.
+    pub(crate) fn serves_dns(&self, destination: SocketAddr) -> bool {
+        let is_gateway = match destination.ip() {
+            IpAddr::V4(address) => address == self.gateway_ipv4,
+            IpAddr::V6(address) => self.is_gateway_v6(address),
+        };
+        self.dns.serves(destination, is_gateway)
     }
 
     pub(crate) fn in_prefix(&self, address: Ipv6Addr) -> bool {

@@ -8,40 +8,67 @@ use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
 use super::dhcp::DhcpServer;
+use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
+use super::icmp::{IcmpError, answer_error};
 use super::link::Link;
-use super::publish::{NoPublishedUdp, PublishedPorts};
+use super::nat::{Carried, Nat, NatLimits};
+use super::publish::PublishedPorts;
+use super::reassembly::Reassembly;
 use super::router::Router;
 use super::token::Source;
+use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
-use crate::config::Config;
+use crate::config::{Config, Dns};
 use crate::control::Command;
 use crate::metrics::Counters;
+use crate::policy::LiveFlows;
 use crate::publish::{BoundPort, Published};
 
 /// Services of flows in one turn; each moves 256 KiB in each direction at the most.
 const SERVICES: usize = 64;
 
+/// Services of mappings in one turn; each moves 128 packets at the most.
+const MAPPINGS: usize = 64;
+
 /// All that the gateway runs for one guest.
 pub(crate) struct Network {
     pub(crate) flows: Flows,
+    pub(crate) dns: Forwarder,
+    pub(crate) udp: Nat,
+    pub(crate) published_udp: PublishedUdp,
+    pub(crate) ping: Nat,
+    pub(crate) reassembly: Reassembly,
     /// `None` if the guest gets no addresses over DHCP.
     pub(crate) dhcp: Option<DhcpServer>,
     /// `None` if the guest hears of no router.
     pub(crate) router: Option<Router>,
     ports: PublishedPorts,
-    published_udp: NoPublishedUdp,
 }
 
 impl Network {
     pub(crate) fn new(config: &Config, interface: Interface) -> Self {
-        let resolver = vec![config.gateway_ipv4];
+        // A guest is told of no resolver where there is none.
+        let has_resolver = config.dns != Dns::Off;
+        let resolver = has_resolver.then_some(config.gateway_ipv4).into_iter().collect();
+        let limits = &config.limits;
+        let udp = NatLimits {
+            mappings: limits.udp_mappings,
+            idle: limits.udp_idle.into(),
+            dns_idle: limits.udp_dns_idle.into(),
+        };
+        let idle = limits.ping_idle.into();
+        let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
         Self {
-            flows: Flows::new(config.limits.clone(), interface),
+            flows: Flows::new(limits.clone(), interface),
+            dns: Forwarder::new(config),
+            udp: Nat::new(Carried::Udp, config.udp_filtering, udp),
+            published_udp: PublishedUdp::new(udp.mappings, udp.idle),
+            ping: Nat::new(Carried::Echo, config.udp_filtering, ping),
+            reassembly: Reassembly::default(),
             dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
             router: config.router_advertisements.then(|| Router::new(false)),
             ports: PublishedPorts::default(),
-            published_udp: NoPublishedUdp,
         }
     }
 
@@ -70,6 +97,10 @@ impl Network {
         match source {
             Source::Flow(index) => self.flows.host_event(index, event),
             Source::Listener(index) => self.ports.host_event(index),
+            Source::Dns(index) => self.dns.host_event(index),
+            Source::Udp(index) => self.udp.host_event(index, event),
+            Source::PublishedUdp(index) => self.published_udp.host_event(index, event),
+            Source::Ping(index) => self.ping.host_event(index, event),
             _ => {}
         }
     }
@@ -77,6 +108,9 @@ impl Network {
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
         self.flows.room_to_guest();
+        self.udp.room_to_guest();
+        self.published_udp.room_to_guest();
+        self.ping.room_to_guest();
     }
 
     /// A service of the embedder's has news.
@@ -92,6 +126,13 @@ impl Network {
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
+            Command::SetPolicy(policy, live, answer) => {
+                turn.egress.set_policy(policy, live);
+                if live == LiveFlows::Recheck {
+                    self.flows.recheck(turn);
+                }
+                answer.give(());
+            }
             Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
             Command::Publish(ports, answer) => {
                 answer.give(self.publish(ports, turn.link, turn.registry, turn.counters));
@@ -114,19 +155,41 @@ impl Network {
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.ports.serve(&mut self.flows, turn);
         self.flows.serve(SERVICES, turn);
+        self.dns.serve(&mut self.flows, turn);
+        self.udp.serve(MAPPINGS, turn);
+        self.published_udp.serve(turn);
+        self.ping.serve(MAPPINGS, turn);
+        while let Some(first) = self.reassembly.expire(turn.now, turn.counters) {
+            answer_error(turn, &first, IcmpError::Reassembly);
+        }
         autoconfiguration::advertise(&mut self.router, turn);
     }
 
     /// When a timer expires next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let router = self.router.as_ref().and_then(Router::next_deadline);
-        let ports = self.ports.next_deadline();
-        self.flows.next_deadline().into_iter().chain(router).chain(ports).min()
+        [
+            self.flows.next_deadline(),
+            self.dns.next_deadline(),
+            self.udp.next_deadline(),
+            self.published_udp.next_deadline(),
+            self.ping.next_deadline(),
+            self.reassembly.next_deadline(),
+            self.router.as_ref().and_then(Router::next_deadline),
+            self.ports.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether there is work that needs neither an event nor a timer.
     pub(crate) fn has_work(&self) -> bool {
-        self.flows.has_work() || self.ports.has_work()
+        self.flows.has_work()
+            || self.ports.has_work()
+            || self.dns.has_work()
+            || self.udp.has_work()
+            || self.published_udp.has_work()
+            || self.ping.has_work()
     }
 
     /// Says to the guest that the gateway is going.
@@ -137,5 +200,8 @@ impl Network {
     /// Ends everything.
     pub(crate) fn close_all(&mut self, counters: &Counters) {
         self.flows.close_all(counters);
+        self.udp.close_all(counters);
+        self.published_udp.close_all(counters);
+        self.ping.close_all(counters);
     }
 }

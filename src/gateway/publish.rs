@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
@@ -18,6 +18,7 @@ use super::flows::{Flows, Turn};
 use super::host::HostSocket;
 use super::link::Link;
 use super::token::Source;
+use super::udp::PublishedUdp;
 use crate::metrics::{Counters, DropReason};
 use crate::publish::{BoundPort, BoundSocket, IpFamily, PublishId, Published};
 
@@ -67,35 +68,6 @@ struct Listener {
     is_ready: bool,
 }
 
-/// Who takes published UDP ports: given the socket and the guest's address, watches it and names it.
-pub(crate) trait UdpPorts {
-    /// Watches a socket.
-    ///
-    /// # Errors
-    /// As epoll_ctl(2).
-    fn add(
-        &mut self,
-        socket: UdpSocket,
-        guest: SocketAddr,
-        registry: &Registry,
-    ) -> io::Result<usize>;
-
-    /// Closes a socket.
-    fn remove(&mut self, index: usize, registry: &Registry, counters: &Counters);
-}
-
-/// Stands where published UDP ports will: `udp/published.rs` takes its place.
-#[derive(Debug)]
-pub(crate) struct NoPublishedUdp;
-
-impl UdpPorts for NoPublishedUdp {
-    fn add(&mut self, _: UdpSocket, _: SocketAddr, _: &Registry) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&mut self, _: usize, _: &Registry, _: &Counters) {}
-}
-
 impl PublishedPorts {
     /// Begins to accept on every port, or on none.
     ///
@@ -104,7 +76,7 @@ impl PublishedPorts {
     pub(crate) fn add(
         &mut self,
         ports: Vec<BoundPort>,
-        udp: &mut impl UdpPorts,
+        udp: &mut PublishedUdp,
         link: &Link,
         registry: &Registry,
         counters: &Counters,
@@ -159,7 +131,7 @@ impl PublishedPorts {
     pub(crate) fn remove(
         &mut self,
         id: PublishId,
-        udp: &mut impl UdpPorts,
+        udp: &mut PublishedUdp,
         registry: &Registry,
         counters: &Counters,
     ) -> bool {
@@ -171,13 +143,13 @@ impl PublishedPorts {
     fn remove_parts(
         &mut self,
         parts: &[Part],
-        udp: &mut impl UdpPorts,
+        udp: &mut PublishedUdp,
         registry: &Registry,
         counters: &Counters,
     ) {
         for part in parts {
             match *part {
-                Part::Udp(index) => udp.remove(index, registry, counters),
+                Part::Udp(index) => drop(udp.remove(index, registry, counters)),
                 Part::Tcp(index) => {
                     self.ready.retain(|ready| *ready != index);
                     if let Some(listener) = self.listeners.try_remove(index) {

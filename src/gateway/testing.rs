@@ -16,7 +16,7 @@ use super::egress::Egress;
 use super::flows::Turn;
 use super::link::Link;
 use super::network::Network;
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::metrics::{Counters, DropReason};
 use crate::queues::NetworkFrameQueues;
 
@@ -53,7 +53,8 @@ pub(crate) fn answer_with(
     let queues = NetworkFrameQueues::try_shared(64).unwrap();
     let counters = Counters::default();
     let poll = mio::Poll::new().unwrap();
-    let gateway = builder.into_config_for_tests();
+    // No upstream: nothing may leave this process.
+    let gateway = builder.dns(Dns::Servers(Vec::new())).into_config_for_tests();
     let config = InterfaceConfig::new(HardwareAddress::Ip);
     let interface = Interface::new(config, &mut Capabilities, Instant::ZERO);
     let mut network = Network::new(&gateway, interface);

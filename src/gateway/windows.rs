@@ -24,7 +24,8 @@ impl Windows {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             idle: Vec::new(),
-            window: limits.tcp_window.next_multiple_of(SMALLEST),
+            // `WindowedSocket` needs a power of two; 4 MiB, the largest that the limits allow, is one.
+            window: limits.tcp_window.next_power_of_two().max(SMALLEST),
             budget: limits.tcp_memory,
             reserved: 0,
         }

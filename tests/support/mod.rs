@@ -5,11 +5,13 @@
 #![allow(dead_code)]
 
 pub(crate) mod capture;
+pub(crate) mod daemon;
 pub(crate) mod gateway;
 pub(crate) mod guest;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod libkrun;
+pub(crate) mod names;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod prerequisites;

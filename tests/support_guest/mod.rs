@@ -9,6 +9,7 @@ pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod listening;
 pub(crate) mod raw;
+pub(crate) mod udp;
 pub(crate) mod wire;
 
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Writes the seed corpora, `corpus/classify`, `corpus/flow` and `corpus/framing`:
+//! Writes the seed corpora, one under `corpus` for each target:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. With `-- --check` it writes nothing
 //! and fails if the files that are there are not the ones it would write.
 //!
@@ -6,6 +6,7 @@
 //! end early, options of length zero, addresses that no router may forward.
 
 mod dhcp;
+mod dns;
 mod flows;
 mod frames;
 
@@ -24,7 +25,7 @@ fn main() -> io::Result<ExitCode> {
     let check = env::args().any(|argument| argument == "--check");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut differences = 0;
-    for (target, seeds) in [("classify", classify()), ("flow", flow()), ("framing", framing())] {
+    for (target, seeds) in [("classify", classify()), ("flow", flow()), ("framing", framing()), ("dns", dns::dns())] {
         let directory = corpus.join(target);
         let bytes: usize = seeds.values().map(Vec::len).sum();
         println!("{target}: {} seeds, {bytes} bytes", seeds.len());

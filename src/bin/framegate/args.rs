@@ -1,14 +1,16 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, Capture, MacAddress, Offload, Overflow, Publish, RateLimit};
+use framegate::{Builder, Capture, Dns, MacAddress, Offload, Overflow, Publish, RateLimit};
+
+use crate::egress_args::Egress;
 
 /// The network of a microVM guest: no root, no tap device, no kernel module.
 #[derive(Debug, Parser)]
@@ -79,6 +81,22 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "backpressure")]
     overflow: OverflowName,
 
+    /// Whom the DNS forwarder asks, in order of preference; `host` for the host's own resolvers, `off` for
+    /// no forwarder [default: host].
+    #[arg(long, value_name = "IP[:PORT]|host|off")]
+    dns: Vec<DnsName>,
+
+    /// Answer the guest's DNS to every address, not only to the gateway's.
+    #[arg(long)]
+    dns_intercept: bool,
+
+    /// The resolver configuration that `--dns host` follows, in place of /etc/resolv.conf.
+    #[arg(long, value_name = "FILE", hide = true)]
+    resolver_file: Option<PathBuf>,
+
+    /// A name that the DNS forwarder answers with this address itself.
+    #[arg(long, value_name = "NAME=IP")]
+    dns_record: Vec<DnsRecord>,
     /// Be no DHCP server: the guest is configured otherwise.
     #[arg(long)]
     no_dhcp: bool,
@@ -123,6 +141,9 @@ pub(crate) struct Serve {
     /// End the capture before its file becomes larger than this: 100M, 2G.
     #[arg(long, value_name = "BYTES", requires = "pcap")]
     pcap_max: Option<Amount>,
+
+    #[command(flatten)]
+    egress: Egress,
 }
 
 /// `framegate demo`
@@ -143,8 +164,16 @@ impl Serve {
             .offload(self.offload.into())
             .overflow(self.overflow.into())
             .host_loopback(self.host_loopback)
+            .policy(self.egress.0.clone())
+            .dns_intercept(self.dns_intercept)
             .dhcp(!self.no_dhcp)
             .router_advertisements(!self.no_router_advertisements);
+        let builder = set(builder, self.dns(), Builder::dns);
+        let builder = set(builder, self.resolver_file.clone(), Builder::resolver_file);
+        let builder = self
+            .dns_record
+            .iter()
+            .fold(builder, |builder, record| builder.dns_record(&record.name, record.address));
         let builder = set(builder, self.guest_ip, |b, c| b.guest_ipv4(c.address, c.prefix));
         let builder = set(builder, self.gateway_ip, Builder::gateway_ipv4);
         let builder = set(builder, self.guest_ip6, |b, c| b.guest_ipv6(c.address, c.prefix));
@@ -177,6 +206,21 @@ fn rate_limit(bytes: Option<Amount>, packets: Option<Amount>) -> RateLimit {
     limit
 }
 
+impl Serve {
+    /// The servers that were named; `host` and `off` are the only ones if they are named at all.
+    fn dns(&self) -> Option<Dns> {
+        let servers = self.dns.iter().map(|name| match name {
+            DnsName::Server(server) => Ok(*server),
+            DnsName::Other(dns) => Err(dns.clone()),
+        });
+        match servers.collect::<Result<Vec<_>, _>>() {
+            Ok(servers) if servers.is_empty() => None,
+            Ok(servers) => Some(Dns::Servers(servers)),
+            Err(dns) => Some(dns),
+        }
+    }
+}
+
 fn set<T>(builder: Builder, value: Option<T>, with: impl FnOnce(Builder, T) -> Builder) -> Builder {
     match value {
         Some(value) => with(builder, value),
@@ -198,6 +242,12 @@ pub(crate) fn parse(
                 "--mtu {} needs --offload jumbo: without it the guest's buffers hold 1500 bytes",
                 serve.mtu
             )))
+        }
+        Command::Serve(serve)
+            if serve.dns.len() > 1
+                && serve.dns.iter().any(|name| matches!(name, DnsName::Other(_))) =>
+        {
+            Err(Stop::Wrong("--dns host and --dns off stand alone".into()))
         }
         _ => Ok(command),
     }
@@ -293,6 +343,45 @@ impl FromStr for Amount {
     }
 }
 
+/// What `--dns` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DnsName {
+    Server(SocketAddr),
+    Other(Dns),
+}
+
+impl FromStr for DnsName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host" => return Ok(Self::Other(Dns::Host)),
+            "off" => return Ok(Self::Other(Dns::Off)),
+            _ => {}
+        }
+        let server = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| (ip, 53).into()));
+        server.map(Self::Server).map_err(|_| "an address, with a port or without, `host` or `off`")
+    }
+}
+
+/// What `--dns-record` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DnsRecord {
+    name: String,
+    address: IpAddr,
+}
+
+impl FromStr for DnsRecord {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) =
+            text.split_once('=').ok_or("a name and an address, as in db=10.0.0.1")?;
+        let address = address.parse().map_err(|_| "not an IP address")?;
+        Ok(Self { name: name.to_owned(), address })
+    }
+}
+
 /// An Ethernet address in the usual notation, with colons or hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mac(MacAddress);
@@ -356,6 +445,8 @@ impl From<OverflowName> for Overflow {
 
 #[cfg(test)]
 mod tests {
+    use framegate::{Action, Policy};
+
     use super::*;
 
     fn serve(options: &str) -> Result<Serve, String> {
@@ -402,11 +493,35 @@ mod tests {
     }
 
     #[test]
+    fn dns_is_servers_or_one_word() {
+        let dns = |options| serve(options).map(|serve| serve.dns());
+        assert_eq!(dns(""), Ok(None));
+        assert_eq!(dns("--dns host"), Ok(Some(Dns::Host)));
+        assert_eq!(dns("--dns off"), Ok(Some(Dns::Off)));
+        let servers = ["192.0.2.1:53", "[2001:db8::1]:5353", "[fe80::1%2]:53", "[2001:db8::2]:53"]
+            .map(|server| server.parse().unwrap());
+        assert_eq!(
+            dns("--dns 192.0.2.1 --dns [2001:db8::1]:5353 --dns [fe80::1%2]:53 --dns 2001:db8::2"),
+            Ok(Some(Dns::Servers(servers.to_vec())))
+        );
+        for wrong in ["--dns host --dns 192.0.2.1", "--dns off --dns off", "--dns dns.example"] {
+            assert!(dns(wrong).is_err(), "{wrong}");
+        }
+        let record = DnsRecord { name: "db.test".into(), address: [192, 0, 2, 1].into() };
+        assert_eq!(serve("--dns-record db.test=192.0.2.1").unwrap().dns_record, [record]);
+        assert!(serve("--dns-record db.test").is_err() && serve("--dns-record a=b").is_err());
+    }
+
+    #[test]
     fn options_reach_the_builder() {
         let options = "--guest-ip 10.0.0.2/24 --gateway-ip 10.0.0.1 --guest-ip6 fd00::2/64 \
                        --gateway-ip6 fd00::1 --guest-mac 02:00:00:00:00:02 \
                        --gateway-mac 02:00:00:00:00:01 --offload jumbo --mtu 65520 \
-                       --overflow drop --host-loopback";
+                       --overflow drop --host-loopback --deny tcp:*:25 --allow .example.com \
+                       --deny 10.0.0.0/8 --egress deny --host-addresses";
+        let policy = ["deny tcp:*:25", "allow .example.com", "deny 10.0.0.0/8"]
+            .into_iter()
+            .fold(Policy::new(Action::Deny), |policy, rule| policy.rule(rule.parse().unwrap()));
         let expected = Builder::default()
             .guest_ipv4(Ipv4Addr::new(10, 0, 0, 2), 24)
             .gateway_ipv4(Ipv4Addr::new(10, 0, 0, 1))
@@ -417,7 +532,8 @@ mod tests {
             .offload(Offload::Jumbo)
             .mtu(65_520)
             .overflow(Overflow::Drop)
-            .host_loopback(true);
+            .host_loopback(true)
+            .policy(policy.host_addresses(true));
         let builder = serve(options).unwrap().builder();
         assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
     }
@@ -481,6 +597,9 @@ mod tests {
             "--once --once",
             "--rate-to-guest fast",
             "--pcap-max 10TB --pcap /f",
+            "--allow 10.0.0.0/33",
+            "--deny icmp:*:8",
+            "--egress maybe",
         ] {
             let why = serve(wrong).unwrap_err();
             assert!(!why.contains('\n') && !why.is_empty(), "{why}");

@@ -5,6 +5,7 @@
 
 mod args;
 mod demo;
+mod egress_args;
 mod serve;
 
 use std::io;

@@ -260,15 +260,25 @@ fn another_ip_version_is_malformed() {
 }
 
 #[test]
-fn fragments_are_refused() {
+fn fragments_are_told_apart() {
     let good = Tcp { payload: vec![1; 20], ..Tcp::to(remote(), ACK) }.frame();
-    for field in [0x2000u16, 0x2001, 0x0001, 0x1fff, 0x3fff, 0x6000] {
-        let frame = with(good.clone(), 20, &field.to_be_bytes());
-        assert_eq!(refused(&frame), DropReason::Fragment, "{field:#x}");
+    let fragment = |field: u16| classify(&with(good.clone(), 20, &field.to_be_bytes()), &link());
+    for field in [0x2000u16, 0x2001, 0x0001, 0x6000] {
+        assert!(matches!(fragment(field), Ok(Verdict::Fragment(_))), "{field:#x}");
     }
-    let frame =
-        ipv6_packet(GUEST_V6, remote_v6(), IpProtocol::Ipv6Frag, 64, &[6, 0, 0, 1, 0, 0, 0, 1]);
-    assert_eq!(refused(&frame), DropReason::Fragment);
+    // Beyond the largest packet.
+    for field in [0x1fff, 0x3fff] {
+        assert_eq!(fragment(field), Err(DropReason::Fragment), "{field:#x}");
+    }
+    let fragment = |to, body: &[u8]| {
+        let frame = ipv6_packet(GUEST_V6, to, IpProtocol::Ipv6Frag, 64, body);
+        classify(&frame, &link())
+    };
+    let first = [17, 0, 0, 1, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8];
+    assert!(matches!(fragment(remote_v6(), &first), Ok(Verdict::Fragment(_))));
+    assert_eq!(fragment(remote_v6(), &first[..8]), Err(DropReason::Fragment), "no payload");
+    let multicast = "ff02::1".parse().unwrap();
+    assert_eq!(fragment(multicast, &first), Err(DropReason::DestinationAddress));
 }
 
 #[test]
@@ -329,12 +339,18 @@ fn other_protocols_are_refused() {
 }
 
 #[test]
-fn icmp_for_others_and_behind_options_is_refused() {
-    assert_eq!(refused(&echo(remote(), b"x")), DropReason::Icmp);
-    assert_eq!(refused(&echo(remote_v6(), b"x")), DropReason::Icmp);
-    let mut frame = Tcp { ip_options: vec![1; 4], ..Tcp::to(GATEWAY, ACK) }.frame();
-    frame = with(frame, 23, &[1]);
-    assert_eq!(refused(&frame), DropReason::Icmp);
+fn icmp_for_others_is_told_apart() {
+    for to in [IpAddr::V4(remote()), remote_v6().into()] {
+        let frame = echo(to, b"x");
+        let Ok(Verdict::Icmp(head)) = classify(&frame, &link()) else { panic!("no message") };
+        assert_eq!((head.destination, head.hop_limit), (to, 3));
+        let request = head.echo_request(head.message(&frame).unwrap()).unwrap();
+        assert_eq!((request.guest.port(), request.destination.port()), (0xbeef, 0));
+        assert_eq!(frame[request.message].len(), 9);
+    }
+    let frame = with(echo(remote(), b"x"), 36, &[0, 0]);
+    let Ok(Verdict::Icmp(head)) = classify(&frame, &link()) else { panic!("no message") };
+    assert_eq!(head.message(&frame), Err(DropReason::Malformed), "rfc_5508_req_3a");
 }
 
 // --- IPv6 --------------------------------------------------------------------------------------

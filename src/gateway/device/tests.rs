@@ -84,7 +84,7 @@ fn spent(queues: &NetworkFrameQueues, work: impl FnOnce(&mut Outlet<'_>)) -> Cou
     let mut outlet = Outlet { limiter: Some(&mut limiter), ..Outlet::new(queues, &counters) };
     for _ in 0..5 {
         assert!(outlet.has_room());
-        assert!(outlet.datagram(vec![0; 60]));
+        assert!(outlet.admits_datagram() && outlet.send(vec![0; 60]));
     }
     work(&mut outlet);
     drop(outlet);
@@ -96,7 +96,7 @@ fn without_tokens_flows_wait_and_datagrams_are_dropped() {
     let queues = NetworkFrameQueues::try_shared(64).unwrap();
     let counters = spent(&queues, |outlet| {
         assert!(!outlet.has_room());
-        assert!(!outlet.datagram(vec![0; 60]));
+        assert!(!outlet.admits_datagram());
         let link = link();
         let mut device = LinkDevice::for_egress(&link, outlet);
         assert!(device.transmit(Instant::ZERO).is_none());

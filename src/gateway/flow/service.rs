@@ -23,7 +23,6 @@ fn egress(
     link: &Link,
     outlet: &mut Outlet<'_>,
     now: Instant,
-    has_sent: &mut bool,
 ) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
@@ -35,7 +34,6 @@ fn egress(
         if result == PollResult::None {
             return Egress::Done;
         }
-        *has_sent = true;
     }
     Egress::More
 }
@@ -74,11 +72,7 @@ pub(crate) fn serve(
 
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
-        let mut has_sent = false;
-        let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
-        open.window_told |= is_synchronized && has_sent;
-        match egress {
+        match egress(&mut open.socket, interface, link, outlet, now) {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,

@@ -81,7 +81,7 @@ impl Flows {
             return;
         };
         call(&mut self.interface, &mut socket, key);
-        let open = Open::new(socket, Some(End::Host(client)), MSS, 0);
+        let open = Open::new(socket, Some(End::Host(client)), MSS);
         self.insert(id, key, Phase::Open(Box::new(open)), turn);
         if let Some(flow) = self.flow_mut(id) {
             flow.published = Some(published);

@@ -61,7 +61,7 @@ impl Flows {
             socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
         }
         let id = self.next_id();
-        let open = Open::new(socket, Some(End::Relay(Box::new(end))), mss, segment.sequence);
+        let open = Open::new(socket, Some(End::Relay(Box::new(end))), mss);
         self.insert(id, key, Phase::Open(Box::new(open)), turn);
         if let Some(flow) = self.flow_mut(id) {
             flow.ready.writable = true;
