@@ -43,7 +43,13 @@ impl Windows {
             None => Pages::new(window)?,
         };
         self.reserved += 2 * window;
-        Ok(WindowedSocket::new(pages))
+        let mut socket = WindowedSocket::new(pages);
+        socket.socket(|socket| {
+            socket.set_nagle_enabled(false);
+            // When to acknowledge is the flow's own decision.
+            socket.set_ack_delay(None);
+        });
+        Ok(socket)
     }
 
     /// Takes a socket's windows back, given the bytes that went through each.

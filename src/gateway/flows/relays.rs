@@ -51,9 +51,6 @@ impl Flows {
         };
         let mss = tell_mss(&mut frame, turn.link);
         socket.socket(|socket| {
-            socket.set_nagle_enabled(false);
-            // When to acknowledge is the flow's own decision.
-            socket.set_ack_delay(None);
             let addr = Some(IpAddress::from(key.remote.ip()));
             // A fresh socket and a port that is not zero: it listens.
             let _ = socket.listen(IpListenEndpoint { addr, port: key.remote.port() });
