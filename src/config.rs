@@ -90,16 +90,19 @@ pub struct Limits {
     /// TCP flows at once, in every state. Each costs one host socket and about 1 KiB, and its windows
     /// once it is established. A SYN above the limit is answered with RST. Default 16,384.
     pub tcp_flows: usize,
-    /// TCP flows at once whose host connection is not established yet; part of `tcp_flows`. Each
-    /// costs one host socket and the guest's SYN. A SYN above it is answered with RST. Default 1,024.
+    /// TCP flows at once that are not established at both ends yet; part of `tcp_flows`. Each
+    /// costs one host socket and the guest's SYN. A SYN above it is answered with RST. Clients of
+    /// published ports that the guest has not answered have half of it at the most, and are reset above
+    /// that, so that they do not keep the guest from connecting. Default 1,024.
     pub tcp_half_open: usize,
-    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB. Twice this is address space;
+    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB, rounded up to a power of two. Twice this is address space;
     /// memory is what the flow has used of it. Default 1 MiB.
     pub tcp_window: usize,
     /// What the windows of all flows may come to, in bytes. Above it, new flows have windows of 64 KiB.
     /// Default 1 GiB.
     pub tcp_memory: usize,
-    /// How long a host connection may take. Then the guest gets ICMP host unreachable. Default 30 s.
+    /// How long a host connection may take. Then the guest gets ICMP host unreachable. As long may the
+    /// guest take to answer a client of a published port. Default 30 s.
     pub tcp_connect: Duration,
     /// How long an established flow may be silent before both ends are reset (RFC 5382 REQ-5: not
     /// less than 2 h 4 min). Default 2 h 4 min.

@@ -63,8 +63,6 @@ drop_reasons! {
     Icmp => "icmp",
     /// A TCP segment of no flow.
     NoFlow => "no_flow",
-    /// TCP data beyond the window that the handshake gave, before the gateway has given another.
-    BeyondWindow => "beyond_window",
     /// TCP flags that contradict each other, or a port of zero.
     TcpFlags => "tcp_flags",
     /// A UDP port of zero.

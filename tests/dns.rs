@@ -189,6 +189,9 @@ fn gateway_v4() -> SocketAddr {
     (GATEWAY_V4, 53).into()
 }
 
+/// A piece of a packet: where it lies, whether more follow, and its bytes.
+type Fragment = (usize, bool, Vec<u8>);
+
 /// A guest that sends and receives datagrams.
 struct Resolver {
     wire: Wire,

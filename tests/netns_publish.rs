@@ -175,7 +175,7 @@ fn unpublish_closes_the_port_and_lets_connections_live() {
 #[test]
 fn connections_that_the_guest_closed_are_no_obstacle_to_the_next() {
     // The guest closes first, so its end stays in TIME-WAIT; a port that came back too soon would meet it.
-    const CONNECTIONS: usize = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
+    const CONNECTIONS: usize = if cfg!(debug_assertions) { 3_000 } else { 70_000 };
     let Some(embedded) = Embedded::start("short connections") else { return };
     let listener = embedded.lab.guest.listen((ANY_V4, 80));
     let published = embedded.publish(Ipv4Addr::LOCALHOST.into(), 80);

@@ -280,8 +280,8 @@ fn a_guest_that_calls_at_the_same_time_is_connected() {
 }
 
 #[test]
-fn the_half_open_limit_counts_calls_of_the_guest() {
-    let (runtime, mut raw) = raw_with(|limits| limits.tcp_half_open = 2);
+fn calls_that_the_guest_does_not_answer_have_half_of_the_half_open_limit() {
+    let (runtime, mut raw) = raw_with(|limits| limits.tcp_half_open = 4);
     let published = publish(&runtime, 80);
     let mut waiting = vec![client(&published), client(&published)];
     raw.until("two calls", &runtime, |stats| stats.tcp_half_open == 2);
@@ -303,6 +303,108 @@ fn the_half_open_limit_counts_calls_of_the_guest() {
     for _ in 0..2 {
         raw.expect("a byte", |heard| heard.payload == b"x");
     }
+}
+
+#[test]
+fn a_guest_that_ignores_the_window_when_it_answers_gains_nothing() {
+    for begin in [start, start_with_queues] {
+        let (runtime, wire) = begin(Runtime::builder());
+        let mut raw = Raw::new(wire);
+        let mut client = client(&publish(&runtime, 80));
+        let syn = called(&mut raw);
+        // The answer, and more than the window before the gateway has said another word.
+        let bytes = pattern(30 * 60_000);
+        let answer = Segment::new(80, syn.from, SYN | ACK).at(1000, syn.end()).frame();
+        let data = (0_u32..).zip(bytes.chunks(60_000)).map(|(n, chunk)| {
+            let at = 1001 + n * 60_000;
+            Segment::new(80, syn.from, ACK).at(at, syn.end()).with(chunk).frame()
+        });
+        let frames: Vec<Vec<u8>> = std::iter::once(answer).chain(data).collect();
+        raw.wire.send_all(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut got = vec![0; 60_000];
+        client.read_exact(&mut got).unwrap();
+        assert_same(&got, &bytes[..60_000]);
+        raw.barrier();
+        assert!(runtime.stop_reason().is_none(), "{:?}", runtime.stop_reason());
+    }
+}
+
+#[test]
+fn a_guest_that_answers_with_anything_harms_nobody_else() {
+    const CALLS: usize = if cfg!(debug_assertions) { 300 } else { 3000 };
+    const LENGTHS: [usize; 6] = [0, 0, 1, 100, 1460, 60_000];
+    const OPTIONS: [&[u8]; 6] = [
+        &[],
+        &[2, 4, 0x05, 0xb4, 1, 3, 3, 7],
+        &[2, 4, 0, 0],
+        &[2, 4, 0, 1, 1, 3, 3, 255],
+        &[1, 3, 3, 14, 4, 2, 0, 0],
+        &[8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+    ];
+    let (runtime, mut raw) = raw_with(|limits| {
+        // Every client is to make a call.
+        limits.tcp_half_open = limits.tcp_flows;
+        limits.tcp_connect = Duration::from_millis(500);
+        limits.tcp_transitory = Duration::from_millis(500);
+        limits.tcp_idle = Duration::from_millis(500);
+    });
+    let published = publish(&runtime, 80);
+    let payload = pattern(60_000);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % bound
+    };
+    for _ in 0..CALLS {
+        let client = client(&published);
+        let syn = raw.expect("a call", |heard| heard.is(SYN));
+        if random(2) == 0 {
+            // It may have timed out already.
+            let _ = (&client).write_all(b"something to say");
+        }
+        // Where the guest stands: around its own first number, and around what it was told.
+        let frames: Vec<Vec<u8>> = (0..1 + random(5))
+            .map(|_| {
+                let flags = [SYN | ACK, SYN | ACK, SYN, ACK, RST | ACK, FIN | ACK, PSH | ACK, RST];
+                let near = |base: u32, offset: usize| match offset {
+                    0..4 => base,
+                    4 => base.wrapping_add(1),
+                    5 => base.wrapping_sub(1),
+                    6 => base.wrapping_add(1 << 31),
+                    _ => base.wrapping_add(70_000),
+                };
+                let flags = flags[random(flags.len())];
+                let first = if flags & SYN != 0 { 1000 } else { 1001 };
+                let segment = Segment {
+                    window: [0, 1, 1000, 0xffff][random(4)],
+                    options: OPTIONS[random(OPTIONS.len())],
+                    ..Segment::new(80, syn.from, flags)
+                };
+                segment
+                    .at(near(first, random(8)), near(syn.end(), random(8)))
+                    .with(&payload[..LENGTHS[random(LENGTHS.len())]])
+                    .frame()
+            })
+            .collect();
+        raw.wire.send_all(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        if random(2) == 0 {
+            reset(client);
+        }
+        assert!(runtime.stop_reason().is_none(), "{:?}", runtime.stop_reason());
+    }
+    raw.until("an empty table", &runtime, |stats| stats.tcp_flows == 0);
+    let stats = runtime.stats();
+    assert_eq!((stats.tcp_half_open, stats.tcp_opened), (0, stats.tcp_closed), "{stats}");
+    // And an honest one is served.
+    let mut client = client(&published);
+    let syn = raw.expect("a call", |heard| heard.is(SYN));
+    raw.send(Segment::new(80, syn.from, SYN | ACK).at(1000, syn.end()));
+    raw.send(Segment::new(80, syn.from, ACK | PSH).at(1001, syn.end()).with(b"honest"));
+    let mut got = [0; 6];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"honest");
 }
 
 // --- Ending ------------------------------------------------------------------------------------

@@ -13,17 +13,17 @@
 //! End of stream passes in each direction after the last byte; a reset passes in each direction as a
 //! reset, so a stream that was cut off never looks complete.
 
+mod service;
+
 use std::io;
 
-use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
+pub(crate) use self::service::serve;
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
-use super::device::{LinkDevice, Outlet};
 use super::end::End;
-use super::link::Link;
 use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
@@ -141,10 +141,6 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
-    /// The number of the guest's SYN.
-    first: u32,
-    /// A segment has gone to the guest since the handshake, with the window as it is.
-    window_told: bool,
 }
 
 /// What we have received and not acknowledged.
@@ -184,8 +180,7 @@ enum Moved {
 }
 
 impl Open {
-    /// `first` is the number of the guest's SYN, if it has sent one.
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize, first: u32) -> Self {
+    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
         Self {
             socket,
             host,
@@ -201,24 +196,7 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
-            first,
-            window_told: false,
         }
-    }
-
-    /// Whether the segment may go into smoltcp. smoltcp 0.14 takes the window of its SYN-ACK, which is
-    /// never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. Data beyond
-    /// the receive buffer would pass for data within the window then, and it would panic.
-    pub(crate) fn admits(&mut self, segment: &Segment) -> bool {
-        if self.window_told {
-            return true;
-        }
-        // Where the buffer begins: after what was taken out of it.
-        let start = self.first.wrapping_add(1).wrapping_add(self.to_host as u32);
-        let end = segment.sequence.wrapping_add(segment.payload as u32);
-        let beyond = end.wrapping_sub(start).cast_signed();
-        let capacity = self.socket.socket(|socket| socket.recv_capacity());
-        segment.payload == 0 || usize::try_from(beyond).map_or(true, |end| end <= capacity)
     }
 
     /// A segment of the guest went into smoltcp.
@@ -270,10 +248,9 @@ impl Open {
         !self.is_complete() && !self.is_opening() && !is_abandoned
     }
 
-    /// The guest answers our SYN: what it takes as one segment, and its own number.
-    pub(crate) fn answered(&mut self, mss: usize, first: u32) {
+    /// What the guest takes as one segment, as it says when it is called.
+    pub(crate) fn set_mss(&mut self, mss: usize) {
         self.mss = mss;
-        self.first = first;
     }
 
     /// The guest's end is over, but for bytes that the host has not taken yet, or for the FIN after
@@ -427,112 +404,5 @@ impl Open {
             .socket
             .socket(|socket| socket.send_queue() > 0 || socket.state() != State::Established);
         self.ack.now || due || is_due || unsent
-    }
-}
-
-/// What smoltcp did when it was asked for packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Egress {
-    Done,
-    More,
-    NoRoom,
-}
-
-fn egress(
-    socket: &mut WindowedSocket,
-    interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
-    has_sent: &mut bool,
-) -> Egress {
-    const PACKETS: usize = 8;
-    for _ in 0..PACKETS {
-        let mut device = LinkDevice::for_egress(link, outlet);
-        let result = socket.with(|set, _| interface.poll_egress(now, &mut device, set));
-        if device.is_exhausted() {
-            return Egress::NoRoom;
-        }
-        if result == PollResult::None {
-            return Egress::Done;
-        }
-        *has_sent = true;
-    }
-    Egress::More
-}
-
-/// Moves what can be moved in both directions, and lets smoltcp send. `is_due`: a timer has expired.
-pub(crate) fn serve(
-    open: &mut Open,
-    ready: &mut Ready,
-    is_due: bool,
-    interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
-) -> Outcome {
-    let mut more = false;
-    match open.relay_to_host(&mut ready.writable) {
-        Moved::Idle => {}
-        Moved::More => more = true,
-        // The end is to be found at once, and no edge need come for it.
-        Moved::Broken => ready.readable = true,
-    }
-    match open.relay_to_guest(&mut ready.readable, ready.ended) {
-        Moved::Idle => {}
-        Moved::More => more = true,
-        Moved::Broken => open.host_reset = true,
-    }
-    // A client that has left before the guest has answered.
-    open.host_reset |= ready.failed && open.is_calling();
-    // A reset after the host's FIN: there is nothing to receive that would tell.
-    open.host_reset |= open.host_ended && !open.guest_ended && (ready.failed || open.send_failed);
-    open.pass_end_on();
-    // What the host sent before its reset belongs to the guest: the reset comes after it.
-    if open.host_reset && !open.aborted && open.socket.socket(|socket| socket.send_queue() == 0) {
-        open.abort();
-    }
-
-    let held = open.is_held_in_time_wait();
-    if !held && open.must_send(now, is_due) {
-        let is_synchronized = !matches!(open.state(), State::SynSent | State::SynReceived);
-        let mut has_sent = false;
-        let egress = egress(&mut open.socket, interface, link, outlet, now, &mut has_sent);
-        open.window_told |= is_synchronized && has_sent;
-        match egress {
-            Egress::Done => open.ack = AckOwed::default(),
-            Egress::More => more = true,
-            Egress::NoRoom => return Outcome::Starved,
-        }
-    }
-
-    let (state, has_peer) =
-        open.socket.socket(|socket| (socket.state(), socket.remote_endpoint().is_some()));
-    match state {
-        _ if open.guest_reset => {
-            if let Some(host) = open.host.take() {
-                host.reset();
-            }
-            return Outcome::Reset;
-        }
-        // An aborted socket keeps its peer until the reset is out.
-        State::Closed if open.aborted && !has_peer => return Outcome::Reset,
-        State::Closed if open.is_complete() => return Outcome::Closed,
-        State::TimeWait if open.is_complete() => open.host = None,
-        _ => {}
-    }
-    if more {
-        return Outcome::Again;
-    }
-    let at = match open.ack.since {
-        _ if held => None,
-        // poll_at says "now" for an acknowledgement that we hold back.
-        Some(since) => Some(since + ACK_DELAY),
-        None => open.socket.with(|set, _| interface.poll_at(now, set)),
-    };
-    match at {
-        Some(at) if at <= now => Outcome::Again,
-        at if state == State::TimeWait && !held => Outcome::TimeWait(at),
-        at => Outcome::Wait(at),
     }
 }

@@ -5,6 +5,7 @@
 //! the flows that have something to do.
 
 mod inbound;
+mod outbound;
 mod recheck;
 mod relays;
 mod silence;
@@ -14,28 +15,23 @@ use std::collections::{HashMap, VecDeque};
 use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 use self::inbound::Ports;
 use self::relays::shake_hands;
-use self::silence::{may_idle_until, span};
-use super::answer::{answer_failure, answer_unreachable, answer_with_reset};
+use self::silence::may_idle_until;
+use super::answer::answer_with_reset;
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::device::{LinkDevice, Outlet};
 use super::egress::Egress;
 use super::end::End;
 use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready};
-use super::host::{ConnectError, HostSocket};
-use super::icmp::Unreachable;
 use super::link::Link;
 use super::mss::tell_mss;
-use super::policy::Decision;
 use super::timers::Timers;
-use super::token::Source;
 use super::windows::Windows;
 use crate::config::Limits;
-use crate::handle::{FlowInfo, Protocol};
+use crate::handle::FlowInfo;
 use crate::metrics::{Counters, DropReason};
 use crate::relay::RelayThreads;
 use crate::wire::ETHERNET;
@@ -67,7 +63,9 @@ pub(crate) struct Flows {
     timers: Timers,
     half_open: usize,
     generation: u64,
+    /// Where the guest is called from, and how many calls it has not answered.
     ports: Ports,
+    calls: usize,
     /// The embedder's services.
     relays: Option<RelayThreads>,
     /// Flows to services that may have news.
@@ -98,6 +96,7 @@ impl Flows {
             half_open: 0,
             generation: 0,
             ports: Ports::default(),
+            calls: 0,
             relays: None,
             relaying: Vec::new(),
             #[cfg(any(fuzzing, test))]
@@ -149,79 +148,6 @@ impl Flows {
             self.remove(id, turn.counters);
         }
         is_over
-    }
-
-    fn open_flow(
-        &mut self,
-        frame: Vec<u8>,
-        segment: &Segment,
-        turn: &mut Turn<'_, '_>,
-    ) -> Option<Vec<u8>> {
-        let remote = segment.key.remote;
-        if self.relays.as_ref().is_some_and(|relays| relays.service_at(remote).is_some()) {
-            return self.open_relay(frame, segment, turn);
-        }
-        let decision = if turn.link.serves_dns(remote) || self.is_in_process() {
-            None
-        } else {
-            Some(turn.egress.decide(Protocol::Tcp, remote, turn.link, turn.now))
-        };
-        let remote = match decision {
-            None => None,
-            Some(Decision::Connect(remote)) => Some(remote),
-            Some(Decision::Refuse) => {
-                turn.counters.dropped(DropReason::Policy);
-                answer_with_reset(turn, &frame, segment);
-                return Some(frame);
-            }
-            Some(Decision::Deny) => {
-                turn.counters.dropped(DropReason::Policy);
-                answer_unreachable(turn, &frame, Unreachable::Prohibited);
-                return Some(frame);
-            }
-        };
-        let room = match remote {
-            None if self.buffers >= self.limits.dns_connections => Err(DropReason::DnsLimit),
-            _ => self.make_room(turn.counters),
-        };
-        if let Err(reason) = room {
-            turn.counters.dropped(reason);
-            answer_with_reset(turn, &frame, segment);
-            return Some(frame);
-        }
-        let id = self.next_id();
-        let token = Source::Flow(id.index).into();
-        let host = match remote.map(|remote| HostSocket::connect(remote, turn.registry, token)) {
-            Some(Ok(host)) => End::Host(host),
-            None => {
-                self.buffers += 1;
-                End::Buffer(BufferEnd::default())
-            }
-            Some(Err(error)) => {
-                answer_failure(turn, &frame, segment, error);
-                return Some(frame);
-            }
-        };
-        let until = turn.now + span(self.limits.tcp_connect);
-        let host = Some(host);
-        let phase = Phase::Connecting { host, syn: frame, segment: *segment, until };
-        self.insert(id, segment.key, phase, turn);
-        self.schedule(id, until);
-        if remote.is_none() {
-            self.activate(id);
-        }
-        None
-    }
-
-    #[cfg(any(fuzzing, test))]
-    fn is_in_process(&self) -> bool {
-        self.in_process
-    }
-
-    #[cfg(not(any(fuzzing, test)))]
-    #[allow(clippy::unused_self)] // as the other
-    fn is_in_process(&self) -> bool {
-        false
     }
 
     /// The place of the next flow.
@@ -297,11 +223,7 @@ impl Flows {
             Phase::Open(open) => {
                 let was_calling = open.is_calling();
                 if was_calling && segment.syn {
-                    open.answered(tell_mss(&mut frame, turn.link), segment.sequence);
-                }
-                if !open.admits(segment) {
-                    turn.counters.dropped(DropReason::BeyondWindow);
-                    return Some(frame);
+                    open.set_mss(tell_mss(&mut frame, turn.link));
                 }
                 if let Some(packet) = frame.get(ETHERNET..segment.end) {
                     let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
@@ -376,6 +298,7 @@ impl Flows {
     }
 
     fn serve_one(&mut self, id: FlowId, turn: &mut Turn<'_, '_>) {
+        let in_process = self.is_in_process();
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let is_connecting = matches!(flow.phase, Phase::Connecting { .. });
         if is_connecting && !self.try_establish(id, turn) {
@@ -383,7 +306,7 @@ impl Flows {
         }
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
-        if matches!(open.host, Some(End::Buffer(_))) {
+        if matches!(open.host, Some(End::Buffer(_))) && !in_process {
             // Taken up again in the same turn.
             self.buffer_news.push_back(id);
         }
@@ -399,6 +322,7 @@ impl Flows {
             self.half_open -= 1;
             turn.counters.tcp_half_open.subtract(1);
             let is_inbound = flow.published.is_some();
+            self.calls -= usize::from(is_inbound);
             shake_hands(open, is_inbound, self.relays.as_mut(), turn.counters);
         }
         let before = (open.to_host, open.to_guest);
@@ -416,7 +340,7 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
-        if matches!(open.host, Some(End::Buffer(_))) {
+        if matches!(open.host, Some(End::Buffer(_))) && !in_process {
             // Taken up again in the same turn.
             self.buffer_news.push_back(id);
         }
@@ -444,62 +368,6 @@ impl Flows {
                 self.remove(id, turn.counters);
             }
         }
-    }
-
-    /// Looks whether the host's connection has come about. Then smoltcp gets the guest's SYN, and not
-    /// before: the guest sees a connection when there is one, and until then a half-open flow costs a
-    /// socket and a frame. Returns whether the flow is open now.
-    fn try_establish(&mut self, id: FlowId, turn: &mut Turn<'_, '_>) -> bool {
-        let Some(flow) = self.table.get_mut(id.index) else { return false };
-        let Phase::Connecting { host, syn, segment, until } = &mut flow.phase else { return true };
-        let connected = match host {
-            Some(host) => host.is_connected(),
-            None => Err(ConnectError::Resource),
-        };
-        let failure = match connected {
-            Ok(true) => None,
-            Ok(false) if turn.now < *until => {
-                let until = *until;
-                self.schedule(id, until);
-                return false;
-            }
-            Ok(false) => Some(ConnectError::TimedOut),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = failure {
-            answer_failure(turn, syn, segment, error);
-            self.remove(id, turn.counters);
-            return false;
-        }
-        let Ok(mut socket) = self.windows.take() else {
-            answer_failure(turn, syn, segment, ConnectError::Resource);
-            self.remove(id, turn.counters);
-            return false;
-        };
-        let key = flow.key;
-        let mss = tell_mss(syn, turn.link);
-        socket.socket(|socket| {
-            socket.set_nagle_enabled(false);
-            // When to acknowledge is the flow's own decision.
-            socket.set_ack_delay(None);
-            let local = IpListenEndpoint {
-                addr: Some(IpAddress::from(key.remote.ip())),
-                port: key.remote.port(),
-            };
-            // A fresh socket and a port that is not zero: it listens.
-            let _ = socket.listen(local);
-        });
-        if let Some(packet) = syn.get(ETHERNET..segment.end) {
-            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
-            let interface = &mut self.interface;
-            socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
-        }
-        let host = host.take();
-        turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss, segment.sequence)));
-        flow.ready.writable = true;
-        turn.counters.tcp_established.add(1);
-        true
     }
 
     fn flow(&self, id: FlowId) -> Option<&Flow> {
@@ -534,6 +402,7 @@ impl Flows {
         self.timers.cancel(id, &mut flow.deadline);
         if flow.is_half_open {
             self.half_open -= 1;
+            self.calls -= usize::from(flow.published.is_some());
             counters.tcp_half_open.subtract(1);
         }
         counters.tcp_flows.subtract(1);

@@ -24,7 +24,8 @@ impl Windows {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             idle: Vec::new(),
-            window: limits.tcp_window.next_multiple_of(SMALLEST),
+            // `WindowedSocket` needs a power of two; 4 MiB, the largest that the limits allow, is one.
+            window: limits.tcp_window.next_power_of_two().max(SMALLEST),
             budget: limits.tcp_memory,
             reserved: 0,
         }
@@ -42,7 +43,13 @@ impl Windows {
             None => Pages::new(window)?,
         };
         self.reserved += 2 * window;
-        Ok(WindowedSocket::new(pages))
+        let mut socket = WindowedSocket::new(pages);
+        socket.socket(|socket| {
+            socket.set_nagle_enabled(false);
+            // When to acknowledge is the flow's own decision.
+            socket.set_ack_delay(None);
+        });
+        Ok(socket)
     }
 
     /// Takes a socket's windows back, given the bytes that went through each.

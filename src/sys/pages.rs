@@ -102,15 +102,22 @@ pub(crate) struct WindowedSocket {
 unsafe impl Send for WindowedSocket {}
 
 impl WindowedSocket {
+    /// A socket on windows whose size is a power of two.
+    ///
+    /// Its receive buffer is one byte smaller. smoltcp 0.14 takes the window of its SYN or SYN-ACK, which
+    /// is never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. It may
+    /// not be beyond the buffer then: data there would pass for data within the window, and smoltcp would
+    /// panic. 65,535 << n fits a buffer of 2ⁿ⁺¹⁶ - 1 bytes, whose scale is n.
     pub(crate) fn new(pages: Pages) -> Self {
-        // SAFETY: the two slices are the disjoint halves of a live mapping of initialised (zero or
+        debug_assert!(pages.window.is_power_of_two());
+        // SAFETY: the two slices are disjoint parts of the halves of a live mapping of initialised (zero or
         // written) bytes. They are handed to sockets inside `set` alone; `with` gives the set out only
         // under a lifetime that its caller cannot name, so neither the slices nor a socket that
         // holds them can leave it; and `set` is dropped before `pages` is dropped or given back.
         let (receive, send): (&'static mut [u8], &'static mut [u8]) = unsafe {
             let start = pages.start.as_ptr();
             (
-                std::slice::from_raw_parts_mut(start, pages.window),
+                std::slice::from_raw_parts_mut(start, pages.window - 1),
                 std::slice::from_raw_parts_mut(start.add(pages.window), pages.window),
             )
         };

@@ -164,6 +164,19 @@ fn lives() -> Vec<(&'static str, Life)> {
         ),
         ("beyond_the_window", open().times(4, |life| life.segment(ACK, LARGEST))),
         (
+            "beyond_the_syn_ack_s_window",
+            closed().segment_with(SYN, 0xff, OPTIONS, NONE).wild(ACK, 31_000, 0, LARGEST),
+        ),
+        (
+            "beyond_the_syn_ack_s_window_after_a_probe",
+            closed()
+                .segment_with(SYN, 0xff, OPTIONS, NONE)
+                .segment_with(ACK, 0, &[], NONE)
+                .host_writes(0)
+                .times(3, Life::deadline)
+                .wild(ACK, 31_000, 0, LARGEST),
+        ),
+        (
             "backwards",
             open()
                 .wild(ACK, 300, 0, HUNDRED)

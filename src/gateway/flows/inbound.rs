@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
+use smoltcp::iface::Interface;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
 use super::{Flows, Turn};
@@ -58,7 +59,11 @@ impl Flows {
     ) {
         // Dropping it resets it.
         let client = HostSocket::accepted(client);
-        if let Err(reason) = self.make_room(turn.counters) {
+        let room = match self.calls < self.limits.tcp_half_open.div_ceil(2) {
+            true => self.make_room(turn.counters),
+            false => Err(DropReason::HalfOpenLimit),
+        };
+        if let Err(reason) = room {
             turn.counters.dropped(reason);
             return;
         }
@@ -75,30 +80,16 @@ impl Flows {
             turn.counters.dropped(DropReason::HostResource);
             return;
         };
-        socket.socket(|socket| {
-            socket.set_nagle_enabled(false);
-            // When to acknowledge is the flow's own decision.
-            socket.set_ack_delay(None);
-        });
-        self.call(&mut socket, key);
-        let open = Open::new(socket, Some(End::Host(client)), MSS, 0);
+        call(&mut self.interface, &mut socket, key);
+        let open = Open::new(socket, Some(End::Host(client)), MSS);
         self.insert(id, key, Phase::Open(Box::new(open)), turn);
         if let Some(flow) = self.flow_mut(id) {
             flow.published = Some(published);
             flow.ready.writable = true;
         }
+        self.calls += 1;
         turn.counters.tcp_inbound.add(1);
         self.activate(id);
-    }
-
-    fn call(&mut self, socket: &mut WindowedSocket, key: FlowKey) {
-        let context = self.interface.context();
-        socket.socket(|socket| {
-            let local =
-                IpListenEndpoint { addr: Some(key.remote.ip().into()), port: key.remote.port() };
-            // A closed socket, addresses of one family and ports that are not zero: it is in SYN-SENT.
-            let _ = socket.connect(context, IpEndpoint::from(key.guest), local);
-        });
     }
 
     /// Calls the guest from another port: it has taken the SYN for part of an old connection, in
@@ -106,16 +97,11 @@ impl Flows {
     pub(super) fn call_again(&mut self, id: FlowId) {
         let Some(old) = self.flow(id).map(|flow| flow.key) else { return };
         let Some(key) = self.free_key(old.guest, old.remote.ip()) else { return };
-        let context = self.interface.context();
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
         flow.key = key;
-        open.socket.socket(|socket| {
-            let local =
-                IpListenEndpoint { addr: Some(key.remote.ip().into()), port: key.remote.port() };
-            socket.abort();
-            let _ = socket.connect(context, IpEndpoint::from(key.guest), local);
-        });
+        open.socket.socket(|socket| socket.abort());
+        call(&mut self.interface, &mut open.socket, key);
         self.by_key.remove(&old);
         self.by_key.insert(key, id);
     }
@@ -142,4 +128,12 @@ impl Flows {
             self.activate(id);
         }
     }
+}
+
+/// Has the socket send a SYN to the guest.
+fn call(interface: &mut Interface, socket: &mut WindowedSocket, key: FlowKey) {
+    let local = IpListenEndpoint { addr: Some(key.remote.ip().into()), port: key.remote.port() };
+    // A closed socket, addresses of one family and ports that are not zero: it is in SYN-SENT.
+    let _ = socket
+        .socket(|socket| socket.connect(interface.context(), IpEndpoint::from(key.guest), local));
 }

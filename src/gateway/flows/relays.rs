@@ -51,9 +51,6 @@ impl Flows {
         };
         let mss = tell_mss(&mut frame, turn.link);
         socket.socket(|socket| {
-            socket.set_nagle_enabled(false);
-            // When to acknowledge is the flow's own decision.
-            socket.set_ack_delay(None);
             let addr = Some(IpAddress::from(key.remote.ip()));
             // A fresh socket and a port that is not zero: it listens.
             let _ = socket.listen(IpListenEndpoint { addr, port: key.remote.port() });
@@ -64,7 +61,7 @@ impl Flows {
             socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
         }
         let id = self.next_id();
-        let open = Open::new(socket, Some(End::Relay(Box::new(end))), mss, segment.sequence);
+        let open = Open::new(socket, Some(End::Relay(Box::new(end))), mss);
         self.insert(id, key, Phase::Open(Box::new(open)), turn);
         if let Some(flow) = self.flow_mut(id) {
             flow.ready.writable = true;

@@ -9,6 +9,7 @@ use crate::config::Builder;
 use crate::gateway::classify::{Verdict, classify};
 use crate::gateway::device::Capabilities;
 use crate::gateway::testing::{GATEWAY, Tcp, link_of};
+use crate::gateway::token::Source;
 use crate::queues::NetworkFrameQueues;
 
 const SYN: u8 = 2;

@@ -1,0 +1,111 @@
+//! One service of a flow: bytes both ways, ends and resets passed on, and what smoltcp has to send.
+
+use smoltcp::iface::{Interface, PollResult};
+use smoltcp::socket::tcp::State;
+use smoltcp::time::Instant;
+
+use super::{ACK_DELAY, AckOwed, Moved, Open, Outcome, Ready};
+use crate::gateway::device::{LinkDevice, Outlet};
+use crate::gateway::link::Link;
+use crate::sys::pages::WindowedSocket;
+
+/// What smoltcp did when it was asked for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Egress {
+    Done,
+    More,
+    NoRoom,
+}
+
+fn egress(
+    socket: &mut WindowedSocket,
+    interface: &mut Interface,
+    link: &Link,
+    outlet: &mut Outlet<'_>,
+    now: Instant,
+) -> Egress {
+    const PACKETS: usize = 8;
+    for _ in 0..PACKETS {
+        let mut device = LinkDevice::for_egress(link, outlet);
+        let result = socket.with(|set, _| interface.poll_egress(now, &mut device, set));
+        if device.is_exhausted() {
+            return Egress::NoRoom;
+        }
+        if result == PollResult::None {
+            return Egress::Done;
+        }
+    }
+    Egress::More
+}
+
+/// Moves what can be moved in both directions, and lets smoltcp send. `is_due`: a timer has expired.
+pub(crate) fn serve(
+    open: &mut Open,
+    ready: &mut Ready,
+    is_due: bool,
+    interface: &mut Interface,
+    link: &Link,
+    outlet: &mut Outlet<'_>,
+    now: Instant,
+) -> Outcome {
+    let mut more = false;
+    match open.relay_to_host(&mut ready.writable) {
+        Moved::Idle => {}
+        Moved::More => more = true,
+        // The end is to be found at once, and no edge need come for it.
+        Moved::Broken => ready.readable = true,
+    }
+    match open.relay_to_guest(&mut ready.readable, ready.ended) {
+        Moved::Idle => {}
+        Moved::More => more = true,
+        Moved::Broken => open.host_reset = true,
+    }
+    // A client that has left before the guest has answered.
+    open.host_reset |= ready.failed && open.is_calling();
+    // A reset after the host's FIN: there is nothing to receive that would tell.
+    open.host_reset |= open.host_ended && !open.guest_ended && (ready.failed || open.send_failed);
+    open.pass_end_on();
+    // What the host sent before its reset belongs to the guest: the reset comes after it.
+    if open.host_reset && !open.aborted && open.socket.socket(|socket| socket.send_queue() == 0) {
+        open.abort();
+    }
+
+    let held = open.is_held_in_time_wait();
+    if !held && open.must_send(now, is_due) {
+        match egress(&mut open.socket, interface, link, outlet, now) {
+            Egress::Done => open.ack = AckOwed::default(),
+            Egress::More => more = true,
+            Egress::NoRoom => return Outcome::Starved,
+        }
+    }
+
+    let (state, has_peer) =
+        open.socket.socket(|socket| (socket.state(), socket.remote_endpoint().is_some()));
+    match state {
+        _ if open.guest_reset => {
+            if let Some(host) = open.host.take() {
+                host.reset();
+            }
+            return Outcome::Reset;
+        }
+        // An aborted socket keeps its peer until the reset is out.
+        State::Closed if open.aborted && !has_peer => return Outcome::Reset,
+        State::Closed if open.is_complete() => return Outcome::Closed,
+        State::TimeWait if open.is_complete() => open.host = None,
+        _ => {}
+    }
+    if more {
+        return Outcome::Again;
+    }
+    let at = match open.ack.since {
+        _ if held => None,
+        // poll_at says "now" for an acknowledgement that we hold back.
+        Some(since) => Some(since + ACK_DELAY),
+        None => open.socket.with(|set, _| interface.poll_at(now, set)),
+    };
+    match at {
+        Some(at) if at <= now => Outcome::Again,
+        at if state == State::TimeWait && !held => Outcome::TimeWait(at),
+        at => Outcome::Wait(at),
+    }
+}
