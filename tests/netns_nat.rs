@@ -40,9 +40,9 @@ fn pair(lab: &Lab, ip: IpAddr) -> (UdpSocket, UdpSocket, SocketAddr, SocketAddr)
 
 // --- Mappings ----------------------------------------------------------------------------------
 
-/// RFC 4787 REQ-1, in the words of a tool that is made to find out.
+/// RFC 4787 REQ-1 and REQ-8, in the words of a tool that is made to find out.
 #[test]
-fn coturn_finds_endpoint_independent_mapping() {
+fn coturn_finds_independent_mapping_and_dependent_filtering() {
     const TOOLS: &[&str] = &["turnserver", "turnutils_natdiscovery"];
     let Some(lab) = Setup::of("coturn").tools(TOOLS).start() else { return };
     for (first, second) in [(SERVER_V4, SECOND_V4), (SERVER_V6, SECOND_V6)] {
@@ -56,6 +56,7 @@ fn coturn_finds_endpoint_independent_mapping() {
             say(format_args!("natdiscovery: {line}"));
         }
         assert!(said.contains("NAT with Endpoint Independent Mapping!"), "{said}");
+        assert!(said.contains("NAT with Address Dependent Filtering!"), "{said}");
     }
 }
 
@@ -98,6 +99,20 @@ fn one_socket_has_one_address_for_all_destinations() {
                 assert_eq!(from, server.local_addr().unwrap());
             }
         }
+    }
+}
+
+/// RFC 4787 REQ-8: whom the guest has not sent to does not reach it, and another port of whom it has
+/// does.
+#[test]
+fn a_stranger_is_filtered() {
+    let Some(lab) = Setup::of("filter").start() else { return };
+    for [ip, other] in [[SERVER_V4, SECOND_V4], [SERVER_V6, SECOND_V6]] {
+        let (guest, server, address, mapped) = pair(&lab, ip);
+        udp::bind(&lab.server, (other, 0)).send_to(b"stranger", mapped).unwrap();
+        assert_eq!(udp::pass(&server, mapped, &guest, b"friend"), address);
+        let another_port = udp::bind(&lab.server, (ip, 0));
+        udp::pass(&another_port, mapped, &guest, b"friend of a friend");
     }
 }
 
