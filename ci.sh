@@ -150,7 +150,7 @@ do_loom() {
 do_fuzz() {
     step 'fuzz: the seeds are those of their generator' seeds
     step 'fuzz: build' fuzz build
-    for name in classify dns flow framing; do
+    for name in classify dns flow fragments framing; do
         step "fuzz: $name, corpus and $FUZZ_SECONDS s" fuzz_run "$name"
     done
 }

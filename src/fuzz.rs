@@ -10,6 +10,11 @@ pub fn classify(data: &[u8]) {
     crate::gateway::fuzz_classify(data);
 }
 
+/// Fragments as the guest might send them, with time that passes.
+pub fn fragments(data: &[u8]) {
+    crate::gateway::fuzz_fragments(data);
+}
+
 /// A flow's life, as a sequence of steps.
 pub fn flow(data: &[u8]) {
     crate::gateway::fuzz_flow(data);
@@ -52,6 +57,11 @@ mod tests {
     #[test]
     fn the_corpus_of_classify() {
         replay("classify", super::classify);
+    }
+
+    #[test]
+    fn the_corpus_of_fragments() {
+        replay("fragments", super::fragments);
     }
 
     #[test]

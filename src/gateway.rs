@@ -92,6 +92,8 @@ pub(crate) use self::dns::is_host_name;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::flow_check::fuzz_flow;
 pub(crate) use self::halves::Halves;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::reassembly::fuzz_fragments;
 
 /// Frames that one turn takes from the queue.
 const FRAMES: usize = 256;

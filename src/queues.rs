@@ -293,16 +293,20 @@ impl Batch<'_> {
     /// As [`has_room`](Self::has_room), for `count` frames with buffers of `len` bytes each.
     #[cfg(feature = "runtime")]
     pub(crate) fn has_room_for(&self, count: usize, len: usize) -> bool {
-        let sees_room = || {
-            let held = self.room.bytes.load(Ordering::Acquire);
-            let bytes = count.saturating_mul(len);
-            self.queue.capacity() - self.queue.len() >= count
-                && ((count == 1 && held == 0) || held.saturating_add(bytes) <= self.room.max_bytes)
-        };
-        sees_room() || {
+        self.room_for(len) >= count || {
             self.room.want();
-            sees_room()
+            self.room_for(len) >= count
         }
+    }
+
+    /// For how many frames with buffers of `len` bytes there is room now.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn room_for(&self, len: usize) -> usize {
+        let held = self.room.bytes.load(Ordering::Acquire);
+        let bytes = self.room.max_bytes.saturating_sub(held) / len.max(1);
+        let frames = self.queue.capacity() - self.queue.len();
+        // One always fits an empty queue.
+        frames.min(if held == 0 { bytes.max(1) } else { bytes })
     }
 
     fn sees_room(&self, len: usize) -> bool {

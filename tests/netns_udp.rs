@@ -4,12 +4,12 @@
 #![cfg(all(feature = "cli", target_os = "linux", not(loom)))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-// Each test program uses its own part of this.
 mod support;
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::lab::{GATEWAY_V4, GATEWAY_V6, Lab, SERVER_V4, SERVER_V6, Setup};
@@ -85,6 +85,35 @@ fn rfc_4787_req_1_one_external_endpoint_for_two_servers() {
         seen.insert(received(&server).1);
     }
     assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+/// An opinion from outside (RFC 5780).
+#[test]
+fn coturn_finds_independent_mapping_and_dependent_filtering() {
+    let tools = ["turnserver", "turnutils_natdiscovery"];
+    let Some(lab) = Setup::of("natdiscovery").tools(&tools).start() else { return };
+    lab.server.ip("addr add 192.0.2.77/24 dev d1");
+    let directory = lab.directory();
+    let mut server = Command::new("turnserver");
+    server.args(["-n", "--no-auth", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"]);
+    server.args(["-L", "192.0.2.1", "-L", "192.0.2.77", "--userdb"]).arg(directory.join("db"));
+    server.arg("--pidfile").arg(directory.join("pid")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = lab.server.run(|| server.spawn()).unwrap();
+    let mut said = String::new();
+    for _ in 0..50 {
+        let command = "turnutils_natdiscovery -m -f 192.0.2.1";
+        let output = lab.guest.output(60, &command.split(' ').collect::<Vec<_>>());
+        said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if said.contains("Mapping!") {
+            break;
+        }
+        support::pause(Duration::from_millis(100));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    say(&said);
+    assert!(said.contains("NAT with Endpoint Independent Mapping!"), "{said}");
+    assert!(said.contains("NAT with Address Dependent Filtering!"), "{said}");
 }
 
 #[test]

@@ -14,7 +14,10 @@ use std::time::Duration;
 use framegate::{Builder, DropReason, Limits, Runtime, UdpFiltering};
 
 use support_guest::host::descriptors;
-use support_guest::udp::{Datagram, Peer, Seen, echo, fragments, icmp, icmp_body, quoted};
+use support_guest::raw::{SYN, Segment};
+use support_guest::udp::{
+    Datagram, Peer, Seen, echo, fragments, icmp, icmp_body, quoted, set_hop_limit,
+};
 use support_guest::{
     GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, PATIENCE, alone, alone_after, assert_same,
     guest_address, pattern,
@@ -254,6 +257,21 @@ fn rfc_5508_req_8_a_prohibited_destination_is_said_to_be_prohibited() {
     assert_eq!(runtime.stats().udp_opened, 0);
 }
 
+#[test]
+fn a_mapping_is_in_the_list_of_flows() {
+    let server = Server::new();
+    let (runtime, mut guest) = Peer::start(loopback());
+    guest.send(4000, server.address, b"twelve bytes");
+    let (mapped, _) = server.receive();
+    server.socket.send_to(b"four", mapped).unwrap();
+    guest.datagram();
+    let flows = runtime.handle().flows().unwrap();
+    let [flow] = &flows[..] else { panic!("{flows:?}") };
+    assert_eq!((flow.protocol, flow.remote), (framegate::Protocol::Udp, None));
+    assert_eq!(flow.guest, SocketAddr::new(GUEST_V4.into(), 4000));
+    assert_eq!((flow.bytes_to_host, flow.bytes_to_guest), (12, 4));
+}
+
 // --- Sizes -------------------------------------------------------------------------------------
 
 #[test]
@@ -418,13 +436,17 @@ fn rfc_1812_5_3_1_the_gateway_is_a_hop() {
             assert_eq!((kind, code), if to.is_ipv4() { (11, 0) } else { (3, 0) });
             assert_same(&quote, &datagram.frame()[14..]);
             let mut ping = echo(to.ip(), 1, 1, b"traceroute -I");
-            support_guest::udp::set_hop_limit(&mut ping, hop_limit);
+            set_hop_limit(&mut ping, hop_limit);
             guest.wire.send(&ping);
+            assert!(matches!(guest.next(), Seen::Icmp { kind: 11 | 3, code: 0, .. }));
+            let mut syn = Segment::new(4000, to, SYN).frame();
+            set_hop_limit(&mut syn, hop_limit);
+            guest.wire.send(&syn);
             assert!(matches!(guest.next(), Seen::Icmp { kind: 11 | 3, code: 0, .. }));
         }
     }
     let stats = runtime.stats();
-    assert_eq!((stats.dropped(DropReason::HopLimit), stats.udp_opened), (8, 0));
+    assert_eq!((stats.dropped(DropReason::HopLimit), stats.udp_opened), (12, 0));
 }
 
 #[test]

@@ -298,6 +298,7 @@ impl Flows {
     }
 
     fn serve_one(&mut self, id: FlowId, turn: &mut Turn<'_, '_>) {
+        let in_process = self.is_in_process();
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let is_connecting = matches!(flow.phase, Phase::Connecting { .. });
         if is_connecting && !self.try_establish(id, turn) {
@@ -305,7 +306,7 @@ impl Flows {
         }
         let Some(flow) = self.table.get_mut(id.index) else { return };
         let Phase::Open(open) = &mut flow.phase else { return };
-        if matches!(open.host, Some(End::Buffer(_))) {
+        if matches!(open.host, Some(End::Buffer(_))) && !in_process {
             // Taken up again in the same turn.
             self.buffer_news.push_back(id);
         }
@@ -339,7 +340,7 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
-        if matches!(open.host, Some(End::Buffer(_))) {
+        if matches!(open.host, Some(End::Buffer(_))) && !in_process {
             // Taken up again in the same turn.
             self.buffer_news.push_back(id);
         }

@@ -16,6 +16,7 @@
 //! The guest's DF bit and hop limit hold on the way: the host refuses what is too large for the path with
 //! its MTU, and routers on the way tell the socket what they dropped and why.
 
+mod mapping;
 mod peers;
 mod socket;
 mod table;
@@ -32,17 +33,19 @@ use tracing::warn;
 pub(crate) use self::socket::Carried;
 pub(crate) use self::table::Table;
 
+use self::mapping::{Mapping, Outgoing};
 use self::peers::Peers;
 use self::socket::NatSocket;
+use super::answer::answer_failed_send;
 use super::flows::Turn;
 use super::host::ConnectError;
-use super::icmp::{IcmpError, Unreachable, answer_error, tell_error};
+use super::icmp::{IcmpError, Unreachable, answer_error};
+use super::packet;
 use super::policy::Decision;
 use super::token::Source;
-use super::{packet, ping, udp};
 use crate::config::UdpFiltering;
-use crate::handle::Protocol;
-use crate::metrics::DropReason;
+use crate::handle::{FlowInfo, FlowState};
+use crate::metrics::{Counters, DropReason};
 use crate::sys::datagram::{BATCH, Inbox};
 
 /// Packets of one mapping that may wait for the host, which is busy.
@@ -51,10 +54,6 @@ const WAITING: usize = 256;
 const WAITING_BYTES: usize = 4 << 20;
 /// Packets that a mapping receives before others have their turn.
 const RECEIVES: usize = 128;
-/// Errors that one look at a socket's queue takes.
-const ERRORS: usize = 64;
-/// What the guest is told of a path of unknown MTU: what every host takes (RFC 1122 section 3.3.2).
-const UNKNOWN_MTU: u32 = 576;
 
 /// What the mappings of one kind may cost, and how long they live.
 #[derive(Clone, Copy, Debug)]
@@ -96,36 +95,6 @@ pub(crate) struct Nat {
     has_warned: bool,
 }
 
-#[derive(Debug)]
-struct Mapping {
-    guest: SocketAddr,
-    socket: NatSocket,
-    peers: Peers,
-    outgoing: VecDeque<Outgoing>,
-    readable: bool,
-    writable: bool,
-    failed: bool,
-    is_queued: bool,
-    is_starved: bool,
-    only_dns: bool,
-}
-
-/// A packet in the queue of its mapping.
-#[derive(Debug)]
-struct Outgoing {
-    frame: Vec<u8>,
-    message: Range<usize>,
-    host: SocketAddr,
-    hop_limit: u8,
-    dont_fragment: bool,
-}
-
-impl Outgoing {
-    fn message(&self) -> &[u8] {
-        self.frame.get(self.message.clone()).unwrap_or_default()
-    }
-}
-
 impl Nat {
     pub(crate) fn new(carried: Carried, filtering: UdpFiltering, limits: NatLimits) -> Self {
         Self {
@@ -138,13 +107,6 @@ impl Nat {
             inbox: None,
             waiting: 0,
             has_warned: false,
-        }
-    }
-
-    fn protocol(&self) -> Protocol {
-        match self.carried {
-            Carried::Udp => Protocol::Udp,
-            Carried::Echo => Protocol::Icmp,
         }
     }
 
@@ -216,12 +178,13 @@ impl Nat {
         destination: SocketAddr,
         turn: &mut Turn<'_, '_>,
     ) -> Result<SocketAddr, Unreachable> {
+        let protocol = self.carried.protocol();
         let is_live = mapping
             .and_then(|at| self.table.get(at))
             .is_some_and(|mapping| mapping.peers.knows(destination));
         let decision = match is_live {
-            true => turn.egress.recheck(self.protocol(), destination, turn.link),
-            false => turn.egress.decide(self.protocol(), destination, turn.link, turn.now),
+            true => turn.egress.recheck(protocol, destination, turn.link),
+            false => turn.egress.decide(protocol, destination, turn.link, turn.now),
         };
         let why = match decision {
             Decision::Connect(host) => return Ok(host),
@@ -259,6 +222,9 @@ impl Nat {
             is_queued: false,
             is_starved: false,
             only_dns: self.carried == Carried::Udp,
+            opened: turn.now,
+            bytes_to_host: 0,
+            bytes_to_guest: 0,
         };
         match self.carried {
             Carried::Udp => {
@@ -349,11 +315,25 @@ impl Nat {
         }
     }
 
+    /// The mappings as the embedder sees them.
+    pub(crate) fn list(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
+        let protocol = self.carried.protocol();
+        self.table.values().map(move |mapping| FlowInfo {
+            protocol,
+            guest: mapping.guest,
+            remote: None,
+            state: FlowState::Open,
+            bytes_to_host: mapping.bytes_to_host,
+            bytes_to_guest: mapping.bytes_to_guest,
+            age: (now - mapping.opened).into(),
+        })
+    }
+
     /// Ends every mapping.
-    pub(crate) fn close_all(&mut self, turn_counters: &crate::metrics::Counters) {
+    pub(crate) fn close_all(&mut self, counters: &Counters) {
         for at in self.table.places() {
             self.table.remove(at);
-            self.uncount(turn_counters);
+            self.uncount(counters);
         }
         self.active.clear();
         self.starved.clear();
@@ -367,7 +347,7 @@ impl Nat {
         mapping.is_some_and(|mapping| mapping.peers.has_named(destination.ip()))
     }
 
-    fn uncount(&self, counters: &crate::metrics::Counters) {
+    fn uncount(&self, counters: &Counters) {
         match self.carried {
             Carried::Udp => counters.udp_mappings.subtract(1),
             Carried::Echo => counters.ping_mappings.subtract(1),
@@ -411,7 +391,9 @@ impl Nat {
                 Ok(sent) => {
                     was_tried = false;
                     for sent in mapping.outgoing.drain(..sent.min(mapping.outgoing.len())) {
-                        count_to_host(self.carried, sent.message().len(), turn);
+                        let len = sent.message().len() as u64;
+                        mapping.bytes_to_host += len;
+                        count_to_host(self.carried, len, turn);
                         self.waiting -= sent.frame.capacity();
                         turn.outlet.queues.recycle(sent.frame);
                     }
@@ -443,7 +425,7 @@ impl Nat {
         let Some(mapping) = self.table.get_mut(at) else { return };
         let mut received = 0;
         let mut errors = 0;
-        while mapping.readable && received < RECEIVES && errors < ERRORS {
+        while mapping.readable && received < RECEIVES && errors < mapping::ERRORS {
             let most = room_for(turn, mapping.guest.is_ipv6());
             if most == 0 {
                 if !std::mem::replace(&mut mapping.is_starved, true) {
@@ -481,123 +463,21 @@ impl Nat {
 /// for one, which is dropped if it is too large for the whole queue.
 pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
     const LARGEST: usize = 65_535;
-    let fits = |count: &usize| packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST, *count);
-    let fitting = [Inbox::SLOTS, 4, 1].into_iter().find(fits);
-    fitting.unwrap_or(usize::from(turn.outlet.queues.host_to_guest.is_empty()))
+    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(Inbox::SLOTS);
+    // Refused, this rings when there is room.
+    if room > 0 || packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST) {
+        return room.max(1);
+    }
+    usize::from(turn.outlet.queues.host_to_guest.is_empty())
 }
 
-/// The host does not take a packet: the guest hears why.
-pub(crate) fn answer_failed_send(
-    frame: &[u8],
-    error: &io::Error,
-    mtu: Option<u32>,
-    turn: &mut Turn<'_, '_>,
-) {
-    if error.raw_os_error() == Some(libc::EMSGSIZE) {
-        turn.counters.dropped(DropReason::TooBig);
-        let mtu = mtu.unwrap_or(UNKNOWN_MTU);
-        return answer_error(turn, frame, IcmpError::TooBig { mtu });
-    }
-    let error = ConnectError::from_io(error);
-    turn.counters.dropped(error.drop_reason());
-    if let ConnectError::Unreachable(why) = error {
-        answer_error(turn, frame, IcmpError::Unreachable(why));
-    }
-}
-
-fn count_to_host(carried: Carried, len: usize, turn: &Turn<'_, '_>) {
+fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
     match carried {
         Carried::Udp => {
             turn.counters.udp_datagrams_to_host.add(1);
-            turn.counters.udp_bytes_to_host.add(len as u64);
+            turn.counters.udp_bytes_to_host.add(len);
         }
         Carried::Echo => turn.counters.pings_to_host.add(1),
-    }
-}
-
-impl Mapping {
-    /// Hands a packet from outside to the guest, if the filter lets it pass (RFC 4787 REQ-8).
-    fn deliver(
-        &mut self,
-        carried: Carried,
-        filtering: UdpFiltering,
-        from: SocketAddr,
-        bytes: &[u8],
-        turn: &mut Turn<'_, '_>,
-    ) {
-        let name = match self.name_of(carried, filtering, from, turn) {
-            Ok(name) => name,
-            Err(reason) => return turn.counters.dropped(reason),
-        };
-        match carried {
-            Carried::Udp => udp::deliver(name, self.guest, bytes, turn),
-            Carried::Echo => ping::deliver(name, self.guest, bytes, turn),
-        }
-    }
-
-    /// What the guest calls whoever has sent this.
-    fn name_of(
-        &mut self,
-        carried: Carried,
-        filtering: UdpFiltering,
-        from: SocketAddr,
-        turn: &mut Turn<'_, '_>,
-    ) -> Result<SocketAddr, DropReason> {
-        let protocol = match carried {
-            Carried::Udp => Protocol::Udp,
-            Carried::Echo => Protocol::Icmp,
-        };
-        // A scope of the host's means nothing to the guest.
-        let from = SocketAddr::new(from.ip(), from.port());
-        let generation = turn.egress.generation();
-        if let Some((name, destination)) = self.peers.name_of(from, true) {
-            if self.peers.find(destination, generation, turn.now).is_some() {
-                return Ok(name);
-            }
-            return match turn.egress.recheck(protocol, destination, turn.link) {
-                Decision::Connect(host) => {
-                    self.peers.allow(destination, host, generation, turn.now);
-                    Ok(name)
-                }
-                Decision::Refuse | Decision::Deny => {
-                    self.peers.forbid(destination);
-                    Err(DropReason::Policy)
-                }
-            };
-        }
-        // Whom the guest may not send to may not send to the guest.
-        let is_open = filtering == UdpFiltering::EndpointIndependent
-            && carried == Carried::Udp
-            && turn.egress.permits(protocol, from, turn.link, turn.now);
-        if is_open { Ok(from) } else { Err(DropReason::Filtered) }
-    }
-
-    /// Tells the guest of the errors that came back (RFC 5508 REQ-4), and says what MTU the host has
-    /// named for a packet that it did not take.
-    fn tell_errors(&mut self, carried: Carried, turn: &mut Turn<'_, '_>) -> Option<u32> {
-        let mut mtu = None;
-        for _ in 0..ERRORS {
-            let Some(reported) = self.socket.take_error() else { break };
-            let Some(what) = reported.what else { continue };
-            if let (None, IcmpError::TooBig { mtu: known }) = (reported.from, what) {
-                mtu = Some(known);
-                continue;
-            }
-            let any_port = carried == Carried::Echo;
-            let Some((name, _)) = self.peers.name_of(reported.destination, any_port) else {
-                turn.counters.dropped(DropReason::IcmpUnmatched);
-                continue;
-            };
-            let quote = match carried {
-                Carried::Udp => Some(udp::quote(self.guest, name, &reported.data)),
-                Carried::Echo => ping::quote(self.guest, name, &reported.data),
-            };
-            match quote {
-                Some(quote) => tell_error(turn, reported.from, quote, what),
-                None => turn.counters.dropped(DropReason::IcmpUnmatched),
-            }
-        }
-        mtu
     }
 }
 

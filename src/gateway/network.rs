@@ -126,6 +126,12 @@ impl Network {
     /// Does what another thread asks for.
     pub(crate) fn command(&mut self, command: Command, turn: &mut Turn<'_, '_>) {
         match command {
+            Command::Flows(answer) => {
+                let mut flows = self.flows.list(turn.now);
+                flows.extend(self.udp.list(turn.now));
+                flows.extend(self.ping.list(turn.now));
+                answer.give(flows);
+            }
             Command::SetPolicy(policy, live, answer) => {
                 turn.egress.set_policy(policy, live);
                 if live == LiveFlows::Recheck {
@@ -133,7 +139,6 @@ impl Network {
                 }
                 answer.give(());
             }
-            Command::Flows(answer) => answer.give(self.flows.list(turn.now)),
             Command::Publish(ports, answer) => {
                 answer.give(self.publish(ports, turn.link, turn.registry, turn.counters));
             }

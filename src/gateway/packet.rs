@@ -120,18 +120,21 @@ pub(crate) fn send_echo_reply(
     send(outlet, link, source, destination, &upper)
 }
 
-/// Whether so many packets with `payload` bytes behind the IP header have room on their way to the guest,
-/// in fragments if need be. After `false` the queue's space bell rings when there is room.
-pub(crate) fn has_room_for(
-    outlet: &Outlet<'_>,
-    link: &Link,
-    ipv6: bool,
-    payload: usize,
-    packets: usize,
-) -> bool {
+/// Whether a packet with `payload` bytes behind its IP header has room on its way to the guest, in
+/// fragments if need be. After `false` the queue's space bell rings when there is room.
+pub(crate) fn has_room_for(outlet: &Outlet<'_>, link: &Link, ipv6: bool, payload: usize) -> bool {
+    outlet.batch.has_room_for(count(link, ipv6, payload), buffer_size(link))
+}
+
+/// How many such packets have room.
+pub(crate) fn room_for(outlet: &Outlet<'_>, link: &Link, ipv6: bool, payload: usize) -> usize {
+    outlet.batch.room_for(buffer_size(link)) / count(link, ipv6, payload)
+}
+
+/// How many frames such a packet takes.
+fn count(link: &Link, ipv6: bool, payload: usize) -> usize {
     let whole = usize::from(link.mtu) - if ipv6 { 40 } else { 20 };
-    let count = if payload <= whole { 1 } else { payload.div_ceil(piece(link, ipv6)) };
-    outlet.batch.has_room_for(count * packets, buffer_size(link))
+    if payload <= whole { 1 } else { payload.div_ceil(piece(link, ipv6)) }
 }
 
 /// The payload of every fragment but the last.
@@ -172,7 +175,7 @@ fn send(
         return outlet.send(frame);
     }
     let ipv6 = source.is_ipv6();
-    if !has_room_for(outlet, link, ipv6, len, 1) {
+    if !has_room_for(outlet, link, ipv6, len) {
         outlet.counters.dropped(DropReason::ReplyNoRoom);
         return false;
     }

@@ -7,12 +7,16 @@
 //! Packets under way are bounded by number and by bytes. Above that the oldest gives way: a guest that
 //! sends first fragments only loses fragments, and nothing else.
 
+#[cfg(any(fuzzing, test))]
+mod check;
 mod fragment;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use smoltcp::time::{Duration, Instant};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::check::fuzz_fragments;
 pub(crate) use self::fragment::Fragment;
 
 use self::fragment::Key;

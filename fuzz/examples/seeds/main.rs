@@ -8,6 +8,7 @@
 mod dhcp;
 mod dns;
 mod flows;
+mod fragments;
 mod frames;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use dhcp::dhcp_seeds;
+use fragments::fragment_seeds;
 use frames::*;
 
 /// Seeds of one target, by file name.
@@ -25,7 +27,14 @@ fn main() -> io::Result<ExitCode> {
     let check = env::args().any(|argument| argument == "--check");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut differences = 0;
-    for (target, seeds) in [("classify", classify()), ("flow", flow()), ("framing", framing()), ("dns", dns::dns())] {
+    let targets = [
+        ("classify", classify()),
+        ("dns", dns::dns()),
+        ("flow", flow()),
+        ("fragments", fragment_seeds()),
+        ("framing", framing()),
+    ];
+    for (target, seeds) in targets {
         let directory = corpus.join(target);
         let bytes: usize = seeds.values().map(Vec::len).sum();
         println!("{target}: {} seeds, {bytes} bytes", seeds.len());

@@ -83,13 +83,13 @@ impl Flows {
     }
 
     #[cfg(any(fuzzing, test))]
-    fn is_in_process(&self) -> bool {
+    pub(super) fn is_in_process(&self) -> bool {
         self.in_process
     }
 
     #[cfg(not(any(fuzzing, test)))]
     #[allow(clippy::unused_self)] // as the other
-    fn is_in_process(&self) -> bool {
+    pub(super) fn is_in_process(&self) -> bool {
         false
     }
 

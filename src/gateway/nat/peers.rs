@@ -71,10 +71,10 @@ impl Peers {
         if self.0.get(&host).is_some_and(|peer| peer.host == host) {
             return Some((host, host));
         }
-        let same = |known: SocketAddr| {
-            known.ip() == host.ip() && (any_port || known.port() == host.port())
-        };
-        let (name, _) = self.0.iter().find(|(_, peer)| same(peer.host))?;
+        let exact = self.0.iter().find(|(_, peer)| peer.host == host);
+        let same = |peer: &Peer| any_port && peer.host.ip() == host.ip();
+        let known = exact.or_else(|| self.0.iter().find(|(_, peer)| same(peer)));
+        let (name, _) = known?;
         Some((SocketAddr::new(name.ip(), host.port()), *name))
     }
 

@@ -12,6 +12,7 @@ use nix::sys::socket::{self as nix_socket, ControlMessageOwned, MsgFlags, Sockad
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::gateway::icmp::IcmpError;
+use crate::handle;
 use crate::sys::datagram;
 
 /// What the kernel is asked to hold of datagrams that came while the poll loop was elsewhere: more than a
@@ -28,6 +29,15 @@ pub(crate) enum Carried {
     Udp,
     /// ICMP and ICMPv6 echo, by a ping socket.
     Echo,
+}
+
+impl Carried {
+    pub(crate) fn protocol(self) -> handle::Protocol {
+        match self {
+            Self::Udp => handle::Protocol::Udp,
+            Self::Echo => handle::Protocol::Icmp,
+        }
+    }
 }
 
 /// An unconnected socket.

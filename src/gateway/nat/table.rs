@@ -125,6 +125,10 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         }
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|(_, entry)| &entry.value)
+    }
+
     /// All places in use.
     pub(crate) fn places(&self) -> Vec<usize> {
         self.entries.iter().map(|(at, _)| at).collect()

@@ -14,10 +14,11 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use smoltcp::time::{Duration, Instant};
 
+use crate::gateway::answer::answer_failed_send;
 use crate::gateway::datagram::DatagramHead;
 use crate::gateway::flows::Turn;
 use crate::gateway::link::Link;
-use crate::gateway::nat::{Table, answer_failed_send, room_for};
+use crate::gateway::nat::{Table, room_for};
 use crate::gateway::token::Source;
 use crate::gateway::udp;
 use crate::metrics::{Counters, DropReason};
