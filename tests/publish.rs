@@ -7,7 +7,9 @@ mod support_guest;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use support_guest::guest::Guest;
 use support_guest::host::{descriptors, read_all, reset, threads, threads_joined};
 use support_guest::listening::{client, client_of, publish, read_to_reset};
 use support_guest::raw::{ACK, FIN, Heard, PSH, RST, Raw, SYN, Seen, Segment};
+use support_guest::udp::Peer;
 use support_guest::wire::{start, start_with_queues};
 use support_guest::{
     GATEWAY_V4, GATEWAY_V6, PATIENCE, alone, alone_after, assert_same, pattern, say,
@@ -90,7 +93,7 @@ fn exchange(builder: Builder, mtu: usize, host: SocketAddr, with_queues: bool) {
     guest.accept(handle);
     let remote = guest.socket(handle).remote_endpoint().unwrap();
     let gateway = if host.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() };
-    assert_eq!(remote.addr, std::net::IpAddr::into(gateway), "the guest sees the gateway");
+    assert_eq!(remote.addr, IpAddr::into(gateway), "the guest sees the gateway");
     let (got, clean) = guest.exchange(handle, &down);
     assert!(clean);
     assert_same(&got, &up);
@@ -633,6 +636,30 @@ fn a_network_that_has_stopped_publishes_nothing() {
     ));
     let refused = TcpStream::connect(published.addresses[0]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_udp_port_leads_to_the_guest_and_back_until_it_is_unpublished() {
+    for host in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+        let (runtime, mut peer) = Peer::start(Runtime::builder());
+        let published = runtime.handle().publish(&Publish::udp(host, 53)).unwrap();
+        let client = UdpSocket::bind(host).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect(published.addresses[0]).unwrap();
+        client.send(b"question").unwrap();
+        let (from, to_port, payload) = peer.datagram();
+        assert_eq!((to_port, &payload[..]), (53, &b"question"[..]));
+        let gateway: IpAddr = if host.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() };
+        assert_eq!(from.ip(), gateway, "the guest sees the gateway");
+        peer.send(53, from, b"answer");
+        let mut got = [0; 16];
+        let n = client.recv(&mut got).unwrap();
+        assert_eq!(&got[..n], b"answer");
+        runtime.handle().unpublish(published.id).unwrap();
+        // The first tells that nobody is there, the second hears of it.
+        let refused = client.send(b"more").and_then(|_| client.recv(&mut got)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
 }
 
 #[test]
