@@ -20,7 +20,9 @@ use framegate::{
 use smoltcp::socket::tcp::State;
 
 use support_guest::guest::Guest;
-use support_guest::host::{descriptors, read_all, reset, threads, threads_joined};
+use support_guest::host::{
+    descriptors, descriptors_closed, read_all, reset, threads, threads_joined,
+};
 use support_guest::listening::{client, client_of, publish, read_to_reset};
 use support_guest::raw::{ACK, FIN, Heard, PSH, RST, Raw, SYN, Seen, Segment};
 use support_guest::udp::Peer;
@@ -711,7 +713,7 @@ fn publishing_a_thousand_times_under_load_leaves_nothing_behind() {
         cycle(&mut guest, which);
     }
     settle(&mut guest);
-    let after = (threads_joined(before.0), descriptors());
+    let after = (threads_joined(before.0), descriptors_closed(before.1));
     say(format!("{CYCLES} cycles: threads and descriptors {before:?} -> {after:?}"));
     assert_eq!(after, before);
     assert_eq!(runtime.handle().published().unwrap(), [steady]);
