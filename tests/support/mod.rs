@@ -4,6 +4,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod beyond;
 pub(crate) mod capture;
 pub(crate) mod daemon;
 pub(crate) mod gateway;
@@ -18,6 +19,7 @@ pub(crate) mod prerequisites;
 pub(crate) mod pump;
 pub(crate) mod sys;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use std::fmt::Display;
 use std::io::{self, Write};
