@@ -358,6 +358,7 @@ impl Nat {
     fn remove(&mut self, at: usize, turn: &mut Turn<'_, '_>) {
         self.flush(at, turn);
         let Some((_, mapping)) = self.table.remove(at) else { return };
+        drop(mapping.socket);
         if mapping.is_queued {
             self.active.retain(|queued| *queued != at);
         }
