@@ -17,7 +17,7 @@ use std::thread;
 
 use framegate::{Publish, Published, Runtime};
 use support::http::HttpServer;
-use support::lab::{Lab, SERVER_V4, Setup, configure, set_up};
+use support::lab::{GATEWAY_V4, Lab, SERVER_V4, Setup, configure, set_up};
 use support::pattern::{self, MIB, Pattern};
 use support::pump::{Mode, Pump, Tap};
 use support::{say, tcp};
@@ -70,6 +70,12 @@ impl Embedded {
     }
 }
 
+/// Returns when the program has taken its guest, before which it has bound its ports: its gateway refuses.
+fn await_ports(lab: &Lab) {
+    let refused = lab.guest.connect((GATEWAY_V4, 9).into()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn curl_fetches_and_posts_through_published_ports() {
     let setup = Setup::of("curl through published ports").tools(&["curl"]);
@@ -83,6 +89,7 @@ fn curl_fetches_and_posts_through_published_ports() {
         "8081-8082:80-81",
     ];
     let Some(lab) = setup.gateway(&ports).start() else { return };
+    await_ports(&lab);
     let _http = [ANY_V4, ANY_V6].map(|ip| HttpServer::start(&lab.guest, (ip, 80)));
     let body = lab.directory().join("body");
     std::fs::write(&body, Pattern::new(7, 3 * MIB).bytes()).unwrap();
@@ -115,6 +122,7 @@ fn curl_fetches_and_posts_through_published_ports() {
 fn the_ports_close_with_the_guest_s_link() {
     let ports = ["--once", "--publish", "127.0.0.1:8080:80"];
     let Some(mut lab) = Setup::of("ports close").gateway(&ports).start() else { return };
+    await_ports(&lab);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     let mut client = lab.host.connect(address).unwrap();
     lab.pump.take().unwrap().unplug();
@@ -162,8 +170,8 @@ fn unpublish_closes_the_port_and_lets_connections_live() {
     let client = embedded.lab.server.connect(published.addresses[0]).unwrap();
     let guest = tcp::accept(&listener).unwrap();
     // What the guest sees is the gateway, and no address of the client's network.
-    assert_eq!(guest.peer_addr().unwrap().ip(), support::lab::GATEWAY_V4);
-    assert_ne!(client.local_addr().unwrap().ip(), support::lab::GATEWAY_V4);
+    assert_eq!(guest.peer_addr().unwrap().ip(), GATEWAY_V4);
+    assert_ne!(client.local_addr().unwrap().ip(), GATEWAY_V4);
     assert_eq!(client.local_addr().unwrap().ip(), SERVER_V4);
     embedded.runtime.handle().unpublish(published.id).unwrap();
     let refused = embedded.lab.server.connect(published.addresses[0]).unwrap_err();
