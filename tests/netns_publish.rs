@@ -115,7 +115,8 @@ fn curl_fetches_and_posts_through_published_ports() {
     // Nobody serves the guest's port 81.
     let output = lab.host.output(10, &["curl", "-sS", "http://127.0.0.1:8082/1"]);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("reset by peer"), "{errors}");
+    // curl says that it could not connect, or not send or receive: whatever it was at when the reset came.
+    assert!(matches!(output.status.code(), Some(7 | 55 | 56)), "{}: {errors}", output.status);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::nat::{Carried, Nat, NatLimits};
 use super::publish::PublishedPorts;
 use super::reassembly::Reassembly;
 use super::router::Router;
+use super::timers::span;
 use super::token::Source;
 use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
@@ -54,10 +55,10 @@ impl Network {
         let limits = &config.limits;
         let udp = NatLimits {
             mappings: limits.udp_mappings,
-            idle: limits.udp_idle.into(),
-            dns_idle: limits.udp_dns_idle.into(),
+            idle: span(limits.udp_idle),
+            dns_idle: span(limits.udp_dns_idle),
         };
-        let idle = limits.ping_idle.into();
+        let idle = span(limits.ping_idle);
         let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
         Self {
             flows: Flows::new(limits.clone(), interface),
