@@ -86,7 +86,7 @@ impl Forwarder {
         let message = frame.get(head.payload.clone()).unwrap_or_default();
         if let Some(answer) = self.ask(asker, message, turn) {
             turn.counters.dns_answers.add(1);
-            packet::send_udp(turn.outlet, turn.link, head.destination, head.source, &answer);
+            packet::answer_udp(turn.outlet, turn.link, head.destination, head.source, &answer);
         }
     }
 
@@ -184,7 +184,7 @@ impl Forwarder {
             turn.counters.dns_answers.add(1);
             match asker {
                 Asker::Datagram { guest, local } => {
-                    packet::send_udp(turn.outlet, turn.link, local, guest, &answer);
+                    packet::answer_udp(turn.outlet, turn.link, local, guest, &answer);
                 }
                 Asker::Session(id) => self.sessions.answer(id, &answer, flows, turn.now),
             }

@@ -280,12 +280,20 @@ impl Nat {
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
-        while let Some(at) = self.starved.pop_front() {
+        self.some_room_to_guest(usize::MAX);
+    }
+
+    /// There is a little room to the guest again: wakes `most` of the mappings that wait for it, those that
+    /// have waited longest. `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self, most: usize) -> bool {
+        for _ in 0..most.min(self.starved.len()) {
+            let Some(at) = self.starved.pop_front() else { break };
             if let Some(mapping) = self.table.get_mut(at) {
                 mapping.is_starved = false;
                 self.activate(at);
             }
         }
+        !self.starved.is_empty()
     }
 
     /// Whether some mapping has work that needs neither an event nor a timer.
@@ -460,11 +468,15 @@ impl Nat {
     }
 }
 
-/// How many datagrams of the largest size have room on their way to the guest. An empty queue has room
-/// for one, which is dropped if it is too large for the whole queue.
+/// How many datagrams of the largest size have room on their way to the guest, and may be sent by the rate
+/// limit. An empty queue has room for one, which is dropped if it is too large for the whole queue.
 pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
     const LARGEST: usize = 65_535;
-    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(Inbox::SLOTS);
+    if !turn.outlet.admits() {
+        return 0;
+    }
+    let most = if turn.outlet.is_limited() { 1 } else { Inbox::SLOTS };
+    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(most);
     // Refused, this rings when there is room.
     if room > 0 || packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST) {
         return room.max(1);
