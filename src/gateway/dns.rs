@@ -131,6 +131,11 @@ impl Forwarder {
         counters.dns_queries.add(1);
         if let Some((rcode, records, why)) = self.own_answer(asker, &query, turn) {
             counters.dns_local.add(1);
+            if let Some(question) = &query.question {
+                let addresses = records.iter().filter_map(Own::address);
+                let addresses = addresses.map(|it| (&*question.name, it, message::TTL.as_secs()));
+                turn.egress.learn(&question.name, addresses, turn.now);
+            }
             return message::answer(message, rcode, &records, why);
         }
         match self.table.ask(asker, query, message.to_vec(), context(turn)) {
