@@ -1159,7 +1159,7 @@ fn two_thousand_connections_leave_nothing_behind() {
     let most = EACH as u64 + 1;
     guest.until("the slots are reaped", |_| runtime.stats().tcp_flows <= most);
     let started = Instant::now();
-    while descriptors() > before && started.elapsed() < Duration::from_secs(5) {
+    while descriptors() > before && started.elapsed() < support_guest::PATIENCE {
         guest.live(Duration::from_millis(5));
     }
     assert_eq!(descriptors(), before, "host sockets are left");

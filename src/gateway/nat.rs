@@ -434,6 +434,8 @@ impl Nat {
         let Some(mapping) = self.table.get_mut(at) else { return };
         let mut received = 0;
         let mut errors = 0;
+        // What the filter drops keeps no mapping: anybody could send it (RFC 4787 REQ-6).
+        let mut is_used = false;
         while mapping.readable && received < RECEIVES && errors < mapping::ERRORS {
             let most = room_for(turn, mapping.guest.is_ipv6());
             if most == 0 {
@@ -448,7 +450,7 @@ impl Nat {
                     // An error that cut it short has an event of its own.
                     mapping.readable = count == most;
                     for (from, bytes) in inbox.datagrams() {
-                        mapping.deliver(self.carried, self.filtering, from, bytes, turn);
+                        is_used |= mapping.deliver(self.carried, self.filtering, from, bytes, turn);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => mapping.readable = false,
@@ -459,7 +461,7 @@ impl Nat {
             }
         }
         let is_unfinished = mapping.readable && !mapping.is_starved;
-        if received > 0 {
+        if is_used {
             self.extend(at, turn.now);
         }
         if is_unfinished {
