@@ -352,11 +352,11 @@ fn now(started: time::Instant) -> Instant {
     Instant::from_micros(i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Wakes flows that the rate limit has held back, as far as there are tokens again. A few of them: they
+/// Wakes those that the rate limit has held back, as far as there are tokens again. A few of them: they
 /// will be at its end soon, and a thousand flows that ask in vain cost more than what they wait for.
 fn room_by_rate(network: &mut Network, outlet: &Outlet<'_>) {
     let Some(limiter) = &outlet.limiter else { return };
-    // Without room in the queue its bell will ring, for all flows that wait.
+    // Without room in the queue its bell will ring, for all that wait.
     if limiter.take_refused() && outlet.has_room() && network.some_room_to_guest() {
         limiter.refuse();
     }

@@ -13,7 +13,7 @@
 /// |---|---|
 /// | from the guest | The gateway stops taking frames: the stream fills, the guest waits, nothing is lost. With [`Overflow::Drop`](crate::Overflow::Drop) they are taken and dropped, as [`DropReason::RateLimit`](crate::DropReason::RateLimit). |
 /// | to the guest, TCP | The flow waits, its window fills, the host's sender waits. Nothing is lost. |
-/// | to the guest, datagrams that are relayed | They wait in the host's socket where they can, and are dropped as `RateLimit` where they can't. |
+/// | to the guest, datagrams that are relayed | They wait in the host's socket, whose kernel drops what it has no room for. |
 /// | to the guest, the gateway's own answers (ARP, neighbour discovery, DHCP, DNS, ICMP) | They pass, and are paid for afterwards, up to one burst of debt; beyond that they are dropped as `RateLimit`. So a saturated link keeps its neighbours, its lease and its names. |
 ///
 /// A limit costs the poll loop a few nanoseconds for each frame, and a wake for each ten milliseconds in

@@ -387,6 +387,10 @@ fn without_dhcp_nobody_answers() {
 const SLAAC: &str = "fd53:4d00::53:4dff:fe00:2";
 
 fn rdisc6(lab: &Lab) -> String {
+    // The kernel gives an interface its link-local address some time after it is up.
+    let addresses = "ip -6 -o addr show dev tap0 scope link -tentative";
+    let has_address = || (!lab.guest.stdout_of(10, addresses).is_empty()).then_some(());
+    eventually(PATIENCE, has_address).expect("a link-local address to ask from");
     let output = lab.guest.stdout_of(20, "rdisc6 -1 -n tap0");
     // "Router lifetime           :         9000 (0x00002328) seconds"
     let text = String::from_utf8(output).unwrap();

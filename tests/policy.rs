@@ -674,6 +674,24 @@ fn a_name_opens_nothing_before_it_was_resolved_and_survives_another_policy() {
     assert_eq!(runtime.stats().tcp_flows, 0);
 }
 
+#[test]
+fn a_name_that_the_gateway_answers_itself_opens_the_way_too() {
+    let allowed = policy(Action::Deny, &["allow here.test", "allow host.framegate.internal"]);
+    let builder = Runtime::builder().policy(allowed).host_loopback(true);
+    let (runtime, wire) = start(builder.dns_record("here.test", [192, 0, 2, 10].into()));
+    let mut raw = Raw::new(wire);
+    let (name, to) = ("here.test", "192.0.2.10:80".parse().unwrap());
+    let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, 5000, to);
+    assert_eq!(outcome, Outcome::Prohibited);
+    assert_eq!(resolve(&raw, GATEWAY_V4.into(), name, A), (NO_ERROR, 1));
+    assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, 5001, to), Outcome::Allowed);
+    let (name, to) = ("host.framegate.internal", SocketAddr::new(GATEWAY_V4.into(), 9));
+    let outcome = attempt(&runtime, &mut raw, Protocol::Tcp, 5002, to);
+    assert_eq!(outcome, Outcome::Prohibited);
+    assert_eq!(resolve(&raw, GATEWAY_V4.into(), name, A), (NO_ERROR, 1));
+    assert_eq!(attempt(&runtime, &mut raw, Protocol::Tcp, 5003, to), Outcome::Allowed);
+}
+
 // --- On networks of their own, with a server that is reached or not ----------------------------------
 
 /// A host with a gateway in this process, and a server beyond it that has every form of 10.1.2.3.

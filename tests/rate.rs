@@ -7,18 +7,21 @@
 mod support_guest;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use framegate::{Builder, ControlError, DropReason, Overflow, RateLimit, Runtime, StopReason};
+use framegate::{
+    Builder, ControlError, DropReason, Overflow, Publish, RateLimit, Runtime, StopReason,
+};
 
 use support_guest::guest::Guest;
 use support_guest::host::{Server, read_all};
 use support_guest::raw::{Raw, Seen, arp_request};
+use support_guest::udp::Datagram;
 use support_guest::wire::{Wire, start, start_with_queues};
-use support_guest::{PATIENCE, assert_same, pattern};
+use support_guest::{GATEWAY_V4, PATIENCE, assert_same, gateway, pattern};
 
 fn loopback() -> Builder {
     Runtime::builder().host_loopback(true)
@@ -145,6 +148,94 @@ fn a_flow_to_the_guest_waits_until_there_is_a_rate_again() {
         runtime.handle().set_rate_limits(UNLIMITED(), UNLIMITED()).unwrap();
         assert_same(&guest.read_exact(handle, 100_000), &pattern(100_000));
     }
+}
+
+/// A server of datagrams on the host, which the guest's port 4000 has sent to; and where to answer.
+fn mapped(wire: &Wire) -> (UdpSocket, SocketAddr) {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = gateway(server.local_addr().unwrap().port());
+    wire.send(&Datagram::new(4000, address, b"hello").frame());
+    let (_, guest) = server.recv_from(&mut [0; 8]).unwrap();
+    (server, guest)
+}
+
+/// The first byte of the payload of a datagram without fragments.
+fn first_byte(frame: &[u8]) -> Option<u8> {
+    (frame[12..14] == [8, 0] && frame[23] == 17).then(|| frame[42])
+}
+
+#[test]
+fn datagrams_to_the_guest_wait_for_tokens_in_the_host_s_socket() {
+    for begin in [start, start_with_queues] {
+        let (runtime, wire) = begin(loopback());
+        let (server, guest) = mapped(&wire);
+        let published = runtime.handle().publish(&Publish::udp_port(0, 7)).unwrap().addresses[0];
+        runtime.handle().set_rate_limits(UNLIMITED(), packets(0, 0)).unwrap();
+        for n in 0..50 {
+            server.send_to(&[n], guest).unwrap();
+            server.send_to(&[100 + n], published).unwrap();
+        }
+        assert_eq!(wire.receive(Duration::from_millis(50)), None);
+        runtime.handle().set_rate_limits(UNLIMITED(), packets(500, 1)).unwrap();
+        let mut got: Vec<u8> = (0..100)
+            .map(|_| first_byte(&wire.receive(PATIENCE).expect("a datagram")).unwrap())
+            .collect();
+        // Each of the two in order.
+        got.sort_by_key(|n| *n >= 100);
+        assert_eq!(got, (0..50).chain(100..150).collect::<Vec<_>>());
+        assert_eq!(runtime.stats().drops().count(), 0);
+        wire.until_asleep(&runtime);
+    }
+}
+
+#[test]
+fn answers_of_dns_pass_on_credit() {
+    let gateway_v4 = GATEWAY_V4.into();
+    let builder = loopback().dns_record("here.example", gateway_v4).rate_to_guest(packets(0, 5));
+    let (runtime, wire) = start(builder);
+    let arp = arp_request();
+    wire.send_all(&[&arp[..]; 5]);
+    for _ in 0..5 {
+        wire.receive(PATIENCE).expect("an answer");
+    }
+    let mut query = vec![77, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend_from_slice(b"\x04here\x07example\0\0\x01\0\x01");
+    wire.send(&Datagram::new(4000, gateway(53), &query).frame());
+    assert_eq!(first_byte(&wire.receive(PATIENCE).expect("an answer")), Some(77));
+    assert_eq!(runtime.stats().dropped(DropReason::RateLimit), 0);
+}
+
+#[test]
+fn neither_flows_nor_datagrams_take_all_of_a_rate() {
+    let server = Server::new();
+    let (runtime, wire) = start(loopback());
+    let (datagrams, to) = mapped(&wire);
+    let mut guest = Guest::new(wire);
+    let handle = guest.connect(server.address);
+    let mut stream = server.accept();
+    runtime.handle().set_rate_limits(UNLIMITED(), bytes(1_000_000, 1000)).unwrap();
+    let (stop, stopped) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            stream.set_nonblocking(true).unwrap();
+            let block = pattern(1 << 16);
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                let _ = stream.write(&block);
+                let _ = datagrams.send_to(&block[..1200], to);
+                thread::yield_now();
+            }
+        });
+        let before = runtime.stats();
+        let mut read = 0;
+        guest.until("both to move", |guest| {
+            read += guest.socket(handle).recv(|bytes| (bytes.len(), bytes.len())).unwrap();
+            let sent = runtime.stats().udp_datagrams_to_guest - before.udp_datagrams_to_guest;
+            read > 100_000 && sent > 50
+        });
+        drop(stop);
+        writer.join().unwrap();
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod support_guest;
 use std::io::{ErrorKind, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -413,6 +413,8 @@ fn wide() -> (Runtime, Guest, smoltcp::iface::SocketHandle, TcpStream, Server) {
 fn wide_with(
     change: impl FnOnce(&mut Limits),
 ) -> (Runtime, Guest, smoltcp::iface::SocketHandle, TcpStream, Server) {
+    // It takes seconds, in which no flow is to be silent.
+    LazyLock::force(&STREAM);
     let server = Server::small(64 << 10);
     let (runtime, wire) = start(limits(|limits| {
         limits.tcp_window = 4 << 20;
@@ -426,6 +428,9 @@ fn wide_with(
     (runtime, guest, handle, stream, server)
 }
 
+/// More than the windows of a flow and the buffers of its host take.
+static STREAM: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(64 << 20));
+
 /// A flow whose guest has sent all it has and its FIN, while much of it lies in the gateway: the
 /// host's buffers are full and its reader sleeps. Returns the stream's length and what was read of it.
 fn held_back(
@@ -434,7 +439,14 @@ fn held_back(
     stream: &mut TcpStream,
     runtime: &Runtime,
 ) -> (usize, Vec<u8>) {
-    let sent = guest.fill(handle, &pattern(64 << 20));
+    // No pause tells a full flow from a busy machine; what lies in the gateway does.
+    let mut sent = 0;
+    guest.until("a full window in the gateway", |guest| {
+        sent += guest.socket(handle).send_slice(&STREAM[sent..]).unwrap();
+        assert!(sent < STREAM.len(), "the flow takes everything");
+        let acknowledged = sent - guest.socket(handle).send_queue();
+        acknowledged as u64 >= runtime.stats().tcp_bytes_to_host + (3 << 20)
+    });
     // Room for what the guest itself still holds. Its FIN comes after that: in LAST-ACK smoltcp, which
     // this guest is, ignores window updates.
     let mut read = Vec::new();
@@ -464,7 +476,7 @@ fn data_that_wait_for_the_host_survive_both_ends_closing_the_guest_first() {
     guest.until("TIME-WAIT", |guest| guest.state(handle) == State::TimeWait);
     guest.live(Duration::from_millis(20));
     stream.read_to_end(&mut got).unwrap();
-    assert_same(&got, &pattern(sent));
+    assert_same(&got, &STREAM[..sent]);
 }
 
 #[test]
@@ -478,7 +490,7 @@ fn data_that_wait_for_the_host_survive_time_wait() {
     guest.until("the guest's end", |guest| guest.state(handle) == State::Closed);
     guest.live(Duration::from_secs(11));
     stream.read_to_end(&mut got).unwrap();
-    assert_same(&got, &pattern(sent));
+    assert_same(&got, &STREAM[..sent]);
 }
 
 #[test]
@@ -513,7 +525,7 @@ fn a_new_syn_does_not_cut_off_data_that_wait_for_the_host() {
     guest.device.wire.send(&syn);
     guest.live(Duration::from_millis(50));
     match stream.read_to_end(&mut got) {
-        Ok(_) => assert_same(&got, &pattern(sent)),
+        Ok(_) => assert_same(&got, &STREAM[..sent]),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "cut off, and it shows"),
     }
 }
@@ -528,7 +540,7 @@ fn a_full_table_does_not_cut_off_data_that_wait_for_the_host() {
     let other = guest.dial(server.address);
     guest.until("an answer", |guest| guest.state(other) != State::SynSent);
     match stream.read_to_end(&mut got) {
-        Ok(_) => assert_same(&got, &pattern(sent)),
+        Ok(_) => assert_same(&got, &STREAM[..sent]),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "cut off, and it shows"),
     }
 }
@@ -1147,7 +1159,7 @@ fn two_thousand_connections_leave_nothing_behind() {
     let most = EACH as u64 + 1;
     guest.until("the slots are reaped", |_| runtime.stats().tcp_flows <= most);
     let started = Instant::now();
-    while descriptors() > before && started.elapsed() < Duration::from_secs(5) {
+    while descriptors() > before && started.elapsed() < support_guest::PATIENCE {
         guest.live(Duration::from_millis(5));
     }
     assert_eq!(descriptors(), before, "host sockets are left");

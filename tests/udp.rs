@@ -144,6 +144,20 @@ fn rfc_4787_req_5_a_silent_mapping_ends() {
 }
 
 #[test]
+fn time_outs_may_be_as_long_as_there_are_numbers() {
+    let server = Server::new();
+    let (_runtime, mut guest) = Peer::start(with_limits(|limits| {
+        limits.udp_idle = Duration::MAX;
+        limits.udp_dns_idle = Duration::MAX;
+        limits.ping_idle = Duration::MAX;
+    }));
+    guest.send(4000, server.address, b"question");
+    let (mapped, _) = server.receive();
+    server.socket.send_to(b"answer", mapped).unwrap();
+    assert_eq!(guest.datagram(), (server.address, 4000, b"answer".to_vec()));
+}
+
+#[test]
 fn rfc_4787_req_8_filtering_is_address_dependent_by_default() {
     let (server, other) = (Server::new(), Server::new());
     let (runtime, mut guest) = Peer::start(loopback());

@@ -46,8 +46,18 @@ impl Outlet<'_> {
     /// Whether any frame that smoltcp can build would fit, and may be sent by the rate limit. After
     /// `false` flows are told when there is room again. Who can wait asks this before each frame.
     pub(crate) fn has_room(&self) -> bool {
-        self.batch.has_room(crate::pool::LARGE)
-            && self.limiter.as_ref().is_none_or(|limiter| limiter.admits())
+        self.batch.has_room(crate::pool::LARGE) && self.admits()
+    }
+
+    /// Whether the rate limit lets anything relayed pass now. After `false` who waits is told when it does
+    /// again.
+    pub(crate) fn admits(&self) -> bool {
+        self.limiter.as_ref().is_none_or(|limiter| limiter.admits())
+    }
+
+    /// Whether there is a rate limit: then who can wait asks before each frame.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limiter.as_ref().is_some_and(|limiter| limiter.is_limited())
     }
 
     /// Captures a frame of the guest.
@@ -58,7 +68,8 @@ impl Outlet<'_> {
     }
 
     /// Whether a datagram that is relayed may be sent: without tokens in the rate limit's bucket it is
-    /// to be dropped, and is counted here. Its fragments are sent together.
+    /// to be dropped, and is counted here. Its fragments are sent together. Who can leave it where it is
+    /// asks [`admits`](Self::admits) first.
     pub(crate) fn admits_datagram(&self) -> bool {
         let admits = self.limiter.as_ref().is_none_or(|limiter| limiter.has_tokens());
         if !admits {
@@ -67,7 +78,16 @@ impl Outlet<'_> {
         admits
     }
 
-    /// Sends a datagram that is relayed, or one of its fragments, and says whether there was room.
+    /// Whether a datagram of the gateway's own may be sent: on credit, as a [`reply`](Self::reply).
+    pub(crate) fn admits_reply(&self) -> bool {
+        let admits = self.limiter.as_ref().is_none_or(|limiter| limiter.gives_credit());
+        if !admits {
+            self.counters.dropped(DropReason::RateLimit);
+        }
+        admits
+    }
+
+    /// Sends a datagram that was admitted, or one of its fragments, and says whether there was room.
     pub(crate) fn send(&mut self, frame: Vec<u8>) -> bool {
         self.push(frame)
     }

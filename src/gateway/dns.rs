@@ -86,7 +86,7 @@ impl Forwarder {
         let message = frame.get(head.payload.clone()).unwrap_or_default();
         if let Some(answer) = self.ask(asker, message, turn) {
             turn.counters.dns_answers.add(1);
-            packet::send_udp(turn.outlet, turn.link, head.destination, head.source, &answer);
+            packet::answer_udp(turn.outlet, turn.link, head.destination, head.source, &answer);
         }
     }
 
@@ -131,6 +131,11 @@ impl Forwarder {
         counters.dns_queries.add(1);
         if let Some((rcode, records, why)) = self.own_answer(asker, &query, turn) {
             counters.dns_local.add(1);
+            if let Some(question) = &query.question {
+                let addresses = records.iter().filter_map(Own::address);
+                let addresses = addresses.map(|it| (&*question.name, it, message::TTL.as_secs()));
+                turn.egress.learn(&question.name, addresses, turn.now);
+            }
             return message::answer(message, rcode, &records, why);
         }
         match self.table.ask(asker, query, message.to_vec(), context(turn)) {
@@ -184,7 +189,7 @@ impl Forwarder {
             turn.counters.dns_answers.add(1);
             match asker {
                 Asker::Datagram { guest, local } => {
-                    packet::send_udp(turn.outlet, turn.link, local, guest, &answer);
+                    packet::answer_udp(turn.outlet, turn.link, local, guest, &answer);
                 }
                 Asker::Session(id) => self.sessions.answer(id, &answer, flows, turn.now),
             }

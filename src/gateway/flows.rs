@@ -340,10 +340,6 @@ impl Flows {
         if before != (open.to_host, open.to_guest) {
             flow.last_activity = turn.now;
         }
-        if matches!(open.host, Some(End::Buffer(_))) && !in_process {
-            // Taken up again in the same turn.
-            self.buffer_news.push_back(id);
-        }
         let idle_until = may_idle_until(&self.limits, open, flow.opened, flow.last_activity);
         match outcome {
             Outcome::Wait(at) => {
@@ -405,13 +401,18 @@ impl Flows {
             self.calls -= usize::from(flow.published.is_some());
             counters.tcp_half_open.subtract(1);
         }
+        match flow.phase {
+            Phase::Connecting { host, .. } => drop(host),
+            Phase::Open(open) => {
+                // The host's socket goes first, by itself: with FIN or with RST.
+                let Open { socket, host, heard, to_guest, .. } = *open;
+                drop(host);
+                self.windows.give(socket, heard, to_guest);
+            }
+        }
+        // Who reads that a flow is closed finds its descriptor closed.
         counters.tcp_flows.subtract(1);
         counters.tcp_closed.add(1);
-        if let Phase::Open(open) = flow.phase {
-            // The host's socket goes first, by itself: with FIN or with RST.
-            let Open { socket, heard, to_guest, .. } = *open;
-            self.windows.give(socket, heard, to_guest);
-        }
     }
 
     /// A flow that ends in the poll loop and has been served since its last news: the guest may have

@@ -193,7 +193,7 @@ fn icmp_here(
     let sequence = be16(&frame, request.message.start + 6).unwrap_or_default();
     let data = frame.get(request.message.start + 8..end).unwrap_or_default();
     let (link, outlet, identifier) = (turn.link, &mut *turn.outlet, request.guest.port());
-    packet::send_echo_reply(outlet, link, destination, source, identifier, sequence, data);
+    packet::answer_echo(outlet, link, destination, source, identifier, sequence, data);
     Some(frame)
 }
 

@@ -280,12 +280,20 @@ impl Nat {
 
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
-        while let Some(at) = self.starved.pop_front() {
+        self.some_room_to_guest(usize::MAX);
+    }
+
+    /// There is a little room to the guest again: wakes `most` of the mappings that wait for it, those that
+    /// have waited longest. `true` if more of them wait.
+    pub(crate) fn some_room_to_guest(&mut self, most: usize) -> bool {
+        for _ in 0..most.min(self.starved.len()) {
+            let Some(at) = self.starved.pop_front() else { break };
             if let Some(mapping) = self.table.get_mut(at) {
                 mapping.is_starved = false;
                 self.activate(at);
             }
         }
+        !self.starved.is_empty()
     }
 
     /// Whether some mapping has work that needs neither an event nor a timer.
@@ -358,6 +366,7 @@ impl Nat {
     fn remove(&mut self, at: usize, turn: &mut Turn<'_, '_>) {
         self.flush(at, turn);
         let Some((_, mapping)) = self.table.remove(at) else { return };
+        drop(mapping.socket);
         if mapping.is_queued {
             self.active.retain(|queued| *queued != at);
         }
@@ -425,6 +434,8 @@ impl Nat {
         let Some(mapping) = self.table.get_mut(at) else { return };
         let mut received = 0;
         let mut errors = 0;
+        // What the filter drops keeps no mapping: anybody could send it (RFC 4787 REQ-6).
+        let mut is_used = false;
         while mapping.readable && received < RECEIVES && errors < mapping::ERRORS {
             let most = room_for(turn, mapping.guest.is_ipv6());
             if most == 0 {
@@ -439,7 +450,7 @@ impl Nat {
                     // An error that cut it short has an event of its own.
                     mapping.readable = count == most;
                     for (from, bytes) in inbox.datagrams() {
-                        mapping.deliver(self.carried, self.filtering, from, bytes, turn);
+                        is_used |= mapping.deliver(self.carried, self.filtering, from, bytes, turn);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => mapping.readable = false,
@@ -450,7 +461,7 @@ impl Nat {
             }
         }
         let is_unfinished = mapping.readable && !mapping.is_starved;
-        if received > 0 {
+        if is_used {
             self.extend(at, turn.now);
         }
         if is_unfinished {
@@ -459,11 +470,15 @@ impl Nat {
     }
 }
 
-/// How many datagrams of the largest size have room on their way to the guest. An empty queue has room
-/// for one, which is dropped if it is too large for the whole queue.
+/// How many datagrams of the largest size have room on their way to the guest, and may be sent by the rate
+/// limit. An empty queue has room for one, which is dropped if it is too large for the whole queue.
 pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
     const LARGEST: usize = 65_535;
-    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(Inbox::SLOTS);
+    if !turn.outlet.admits() {
+        return 0;
+    }
+    let most = if turn.outlet.is_limited() { 1 } else { Inbox::SLOTS };
+    let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(most);
     // Refused, this rings when there is room.
     if room > 0 || packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST) {
         return room.max(1);

@@ -16,6 +16,7 @@ use super::nat::{Carried, Nat, NatLimits};
 use super::publish::PublishedPorts;
 use super::reassembly::Reassembly;
 use super::router::Router;
+use super::timers::span;
 use super::token::Source;
 use super::udp::PublishedUdp;
 use super::{autoconfiguration, frame};
@@ -44,6 +45,8 @@ pub(crate) struct Network {
     /// `None` if the guest hears of no router.
     pub(crate) router: Option<Router>,
     ports: PublishedPorts,
+    /// Datagrams were served before flows in the last turn.
+    datagrams_first: bool,
 }
 
 impl Network {
@@ -54,10 +57,10 @@ impl Network {
         let limits = &config.limits;
         let udp = NatLimits {
             mappings: limits.udp_mappings,
-            idle: limits.udp_idle.into(),
-            dns_idle: limits.udp_dns_idle.into(),
+            idle: span(limits.udp_idle),
+            dns_idle: span(limits.udp_dns_idle),
         };
-        let idle = limits.ping_idle.into();
+        let idle = span(limits.ping_idle);
         let ping = NatLimits { mappings: limits.ping_mappings, idle, dns_idle: idle };
         Self {
             flows: Flows::new(limits.clone(), interface),
@@ -69,6 +72,7 @@ impl Network {
             dhcp: config.dhcp.then(|| DhcpServer::new(resolver, config.dhcp_lease)),
             router: config.router_advertisements.then(|| Router::new(false)),
             ports: PublishedPorts::default(),
+            datagrams_first: false,
         }
     }
 
@@ -118,9 +122,13 @@ impl Network {
         self.flows.look_at_relays();
     }
 
-    /// Wakes a few of the flows that wait for room; `true` if more of them wait.
+    /// Wakes a few of those that wait for room; `true` if more of them wait.
     pub(crate) fn some_room_to_guest(&mut self) -> bool {
-        self.flows.some_room_to_guest(SERVICES)
+        self.published_udp.room_to_guest();
+        let flows = self.flows.some_room_to_guest(SERVICES);
+        let udp = self.udp.some_room_to_guest(MAPPINGS);
+        let ping = self.ping.some_room_to_guest(MAPPINGS);
+        flows || udp || ping
     }
 
     /// Does what another thread asks for.
@@ -159,15 +167,26 @@ impl Network {
     /// Works off what events and timers have left to do, within budgets.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_, '_>) {
         self.ports.serve(&mut self.flows, turn);
+        // Who comes first has the tokens of a rate limit: each in turn.
+        self.datagrams_first = turn.outlet.is_limited() && !self.datagrams_first;
+        if self.datagrams_first {
+            self.serve_datagrams(turn);
+        }
         self.flows.serve(SERVICES, turn);
         self.dns.serve(&mut self.flows, turn);
-        self.udp.serve(MAPPINGS, turn);
-        self.published_udp.serve(turn);
-        self.ping.serve(MAPPINGS, turn);
+        if !self.datagrams_first {
+            self.serve_datagrams(turn);
+        }
         while let Some(first) = self.reassembly.expire(turn.now, turn.counters) {
             answer_error(turn, &first, IcmpError::Reassembly);
         }
         autoconfiguration::advertise(&mut self.router, turn);
+    }
+
+    fn serve_datagrams(&mut self, turn: &mut Turn<'_, '_>) {
+        self.udp.serve(MAPPINGS, turn);
+        self.published_udp.serve(turn);
+        self.ping.serve(MAPPINGS, turn);
     }
 
     /// When a timer expires next.

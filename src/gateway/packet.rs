@@ -99,14 +99,36 @@ pub(crate) fn send_udp(
     destination: SocketAddr,
     payload: &[u8],
 ) -> bool {
+    udp(outlet, link, source, destination, payload, |outlet| outlet.admits_datagram())
+}
+
+/// As [`send_udp`], for an answer of the gateway's own, which the rate limit gives credit.
+pub(crate) fn answer_udp(
+    outlet: &mut Outlet<'_>,
+    link: &Link,
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: &[u8],
+) -> bool {
+    udp(outlet, link, source, destination, payload, |outlet| outlet.admits_reply())
+}
+
+fn udp(
+    outlet: &mut Outlet<'_>,
+    link: &Link,
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: &[u8],
+    admits: Admits,
+) -> bool {
     let Some(upper) = Upper::udp(source, destination, payload) else {
         outlet.counters.dropped(DropReason::BadLength);
         return false;
     };
-    send(outlet, link, source.ip(), destination.ip(), &upper)
+    send(outlet, link, source.ip(), destination.ip(), &upper, admits)
 }
 
-/// As [`send_udp`], for an ICMP or ICMPv6 echo reply.
+/// As [`send_udp`], for an ICMP or ICMPv6 echo reply that is relayed.
 pub(crate) fn send_echo_reply(
     outlet: &mut Outlet<'_>,
     link: &Link,
@@ -117,7 +139,21 @@ pub(crate) fn send_echo_reply(
     data: &[u8],
 ) -> bool {
     let upper = Upper::echo(Echo::Reply, source, destination, identifier, sequence, data);
-    send(outlet, link, source, destination, &upper)
+    send(outlet, link, source, destination, &upper, |outlet| outlet.admits_datagram())
+}
+
+/// As [`send_echo_reply`], for the gateway's own.
+pub(crate) fn answer_echo(
+    outlet: &mut Outlet<'_>,
+    link: &Link,
+    source: IpAddr,
+    destination: IpAddr,
+    identifier: u16,
+    sequence: u16,
+    data: &[u8],
+) -> bool {
+    let upper = Upper::echo(Echo::Reply, source, destination, identifier, sequence, data);
+    send(outlet, link, source, destination, &upper, |outlet| outlet.admits_reply())
 }
 
 /// Whether a packet with `payload` bytes behind its IP header has room on its way to the guest, in
@@ -149,12 +185,16 @@ fn buffer_size(link: &Link) -> usize {
     if frame <= pool::SMALL { pool::SMALL } else { pool::LARGE }
 }
 
+/// Asks the rate limit, and counts what it refuses.
+type Admits = fn(&Outlet<'_>) -> bool;
+
 fn send(
     outlet: &mut Outlet<'_>,
     link: &Link,
     source: IpAddr,
     destination: IpAddr,
     upper: &Upper<'_>,
+    admits: Admits,
 ) -> bool {
     let len = upper.len();
     let Some(ip) = header(source, destination, upper.protocol, len) else { return false };
@@ -162,7 +202,7 @@ fn send(
         outlet.counters.dropped(DropReason::BadLength);
         return false;
     }
-    if !outlet.admits_datagram() {
+    if !admits(outlet) {
         return false;
     }
     let identification = link.identification.next();

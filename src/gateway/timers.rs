@@ -5,8 +5,9 @@
 //! and a busy one costs no operation here for each packet.
 
 use std::collections::BTreeSet;
+use std::time;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 
 use super::flow::FlowId;
 
@@ -45,6 +46,13 @@ impl Timers {
         }
         self.0.pop_first().map(|(_, flow)| flow)
     }
+}
+
+/// A limit as smoltcp counts time: no longer than a century, so that no sum overflows.
+pub(crate) fn span(limit: time::Duration) -> Duration {
+    const CENTURY: u64 = 100 * 365 * 24 * 3600;
+    Duration::from_secs(limit.as_secs().min(CENTURY))
+        + Duration::from_micros(u64::from(limit.subsec_micros()))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ const RECORDS: usize = 256;
 /// CNAME records that are followed from one question.
 const CHAIN: usize = 16;
 /// How long a record of the gateway's own may be kept.
-const TTL: Ttl = Ttl::from_secs(60);
+pub(crate) const TTL: Ttl = Ttl::from_secs(60);
 /// What the gateway itself takes over UDP: what fits every path.
 const UDP_PAYLOAD: u16 = 1232;
 
@@ -224,6 +224,15 @@ pub(crate) enum Own {
     Address(IpAddr),
     /// The name that an address has.
     Name(Name<Vec<u8>>),
+}
+
+impl Own {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Name(_) => None,
+        }
+    }
 }
 
 /// The gateway's own answer to a query. `None` if there is not even a header.

@@ -6,7 +6,7 @@
 //! watch misses some of these, and a user has 128 of them.
 
 use std::fs::{self, Metadata, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ impl ResolverFile {
     }
 
     /// The upstreams that it names, if they are others than before. A file that is missing, or is no
-    /// file, names none. Asks the kernel once for each turn of the poll loop.
+    /// file, names none; one that cannot be read now names those that it named before. Asks the kernel once for each turn of the poll loop.
     pub(crate) fn changed(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
         if self.asked.replace(now) == Some(now) {
             return None;
@@ -66,7 +66,12 @@ impl ResolverFile {
         if stamp.is_some() && stamp == self.read {
             return None;
         }
-        let upstreams = metadata.as_ref().map_or_else(Vec::new, |_| self.read());
+        let upstreams = match metadata.as_ref().map(|_| self.read()) {
+            None => Vec::new(),
+            Some(Ok(upstreams)) => upstreams,
+            // Out of descriptors, most likely: what was true last is the best guess, until the next query.
+            Some(Err(_)) => return None,
+        };
         // A stamp that is as good as new could be that of the next change too.
         self.read = stamp.filter(|_| metadata.is_some_and(|file| has_settled(&file)));
         if self.upstreams.as_ref() == Some(&upstreams) {
@@ -76,14 +81,12 @@ impl ResolverFile {
         Some(upstreams)
     }
 
-    fn read(&self) -> Vec<SocketAddr> {
+    fn read(&self) -> io::Result<Vec<SocketAddr>> {
         // Not blocking, should somebody put a pipe there meanwhile.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
         let mut bytes = Vec::new();
-        match file.and_then(|file| file.take(BYTES).read_to_end(&mut bytes)) {
-            Ok(_) => nameservers(&bytes),
-            Err(_) => Vec::new(),
-        }
+        file?.take(BYTES).read_to_end(&mut bytes)?;
+        Ok(nameservers(&bytes))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
-use super::silence::span;
 use super::{Flows, Turn};
 use crate::gateway::answer::{answer_failure, answer_unreachable, answer_with_reset};
 use crate::gateway::buffer_end::BufferEnd;
@@ -14,6 +13,7 @@ use crate::gateway::host::{ConnectError, HostSocket};
 use crate::gateway::icmp::Unreachable;
 use crate::gateway::mss::tell_mss;
 use crate::gateway::policy::Decision;
+use crate::gateway::timers::span;
 use crate::gateway::token::Source;
 use crate::handle::Protocol;
 use crate::metrics::DropReason;

@@ -83,7 +83,7 @@ impl IcmpError {
             Self::Unreachable(Unreachable::Protocol) => (4, 1, NEXT_HEADER),
             Self::Unreachable(Unreachable::Port) => (1, 4, 0),
             Self::Unreachable(Unreachable::Prohibited) => (1, 1, 0),
-            Self::TooBig { mtu } => (2, 0, mtu),
+            Self::TooBig { mtu } => (2, 0, mtu.max(1280)),
             Self::HopLimit => (3, 0, 0),
             Self::Reassembly => (3, 1, 0),
             Self::Relayed { kind, code, rest } => (kind, code, rest),

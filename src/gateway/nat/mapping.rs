@@ -54,7 +54,8 @@ impl Outgoing {
 }
 
 impl Mapping {
-    /// Hands a packet from outside to the guest, if the filter lets it pass (RFC 4787 REQ-8).
+    /// Hands a packet from outside to the guest, if the filter lets it pass (RFC 4787 REQ-8), and says
+    /// whether it does.
     pub(super) fn deliver(
         &mut self,
         carried: Carried,
@@ -62,16 +63,20 @@ impl Mapping {
         from: SocketAddr,
         bytes: &[u8],
         turn: &mut Turn<'_, '_>,
-    ) {
+    ) -> bool {
         let name = match self.name_of(carried, filtering, from, turn) {
             Ok(name) => name,
-            Err(reason) => return turn.counters.dropped(reason),
+            Err(reason) => {
+                turn.counters.dropped(reason);
+                return false;
+            }
         };
         self.bytes_to_guest += bytes.len() as u64;
         match carried {
             Carried::Udp => udp::deliver(name, self.guest, bytes, turn),
             Carried::Echo => ping::deliver(name, self.guest, bytes, turn),
         }
+        true
     }
 
     /// What the guest calls whoever has sent this.

@@ -120,6 +120,22 @@ fn rfc_4787_req_6_traffic_in_either_direction_keeps_a_mapping() {
     assert_eq!(rig.bench.stats().udp_opened, 1);
 }
 
+#[test]
+fn rfc_4787_req_6_what_the_filter_drops_keeps_no_mapping() {
+    let mut rig = Rig::new(UdpFiltering::AddressDependent, limits());
+    rig.send(4000, rig.address);
+    let mapped = rig.receive();
+    rig.bench.pass(200);
+    let outsider = UdpSocket::bind("127.0.0.2:0").unwrap();
+    outsider.send_to(b"in", ("127.0.0.1", mapped.port())).unwrap();
+    while rig.bench.stats().dropped(DropReason::Filtered) == 0 {
+        assert_eq!(rig.serve(), 0);
+    }
+    rig.bench.pass(100);
+    rig.expire();
+    assert_eq!(rig.nat.table.len(), 0);
+}
+
 /// RFC 4787 REQ-12, RFC 5508 REQ-6, RFC 7857 section 3.
 #[test]
 fn rfc_5508_req_6_an_error_neither_extends_nor_ends_a_mapping() {

@@ -10,6 +10,7 @@ use smoltcp::wire::{
 };
 
 use crate::gateway::device::{ETHERTYPE_IPV6, write_header};
+use crate::gateway::dns;
 use crate::gateway::link::Link;
 use crate::wire::ETHERNET;
 
@@ -71,11 +72,13 @@ pub(super) fn advertisement(
     // Two reserved bytes, the lifetime, the address.
     let resolver = [&[0; 2][..], &seconds, &link.gateway_ipv6.octets()].concat();
     let rdnss = NdiscOptionRepr::Unknown { type_: RDNSS, length: RDNSS_LENGTH, data: &resolver };
+    // A guest is told of no resolver where there is none.
+    let rdnss = Some(rdnss).filter(|_| link.serves_dns((link.gateway_ipv6, dns::PORT).into()));
     let ip = Ipv6Repr {
         src_addr: link.gateway_link_local,
         dst_addr: destination,
         next_header: IpProtocol::Icmpv6,
-        payload_len: message.buffer_len() + rdnss.buffer_len(),
+        payload_len: message.buffer_len() + rdnss.map_or(0, |rdnss| rdnss.buffer_len()),
         hop_limit: 255,
     };
     frame.clear();
@@ -90,7 +93,8 @@ pub(super) fn advertisement(
         &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
         &ChecksumCapabilities::ignored(),
     );
-    if let Some(last) = packet.payload_mut().get_mut(message.buffer_len()..) {
+    if let (Some(rdnss), Some(last)) = (rdnss, packet.payload_mut().get_mut(message.buffer_len()..))
+    {
         rdnss.emit(&mut NdiscOption::new_unchecked(last));
     }
     Icmpv6Packet::new_unchecked(packet.payload_mut()).fill_checksum(&ip.src_addr, &ip.dst_addr);

@@ -4,7 +4,7 @@ use smoltcp::wire::{
 };
 
 use super::*;
-use crate::config::Builder;
+use crate::config::{Builder, Dns};
 use crate::gateway::testing::{
     GATEWAY_MAC, GATEWAY_V6, GUEST_MAC, GUEST_V6, LINK_LOCAL, link, link_of,
 };
@@ -100,6 +100,16 @@ fn an_advertisement_names_router_prefix_mtu_and_resolver() {
     let resolver = advertised.option(25);
     assert_eq!(resolver[..2], [0, 0]);
     assert_eq!(resolver[6..], GATEWAY_V6.octets());
+}
+
+#[test]
+fn a_gateway_without_resolver_names_none() {
+    let link = link_of(Builder::default().dns(Dns::Off), true);
+    let solicitation = solicitation(GUEST_LINK_LOCAL, true);
+    let frame = Router::new(true).solicited(vec![], &link, &solicitation, at(0));
+    let advertised = Advertised::of(frame.unwrap().unwrap());
+    let kinds: Vec<u8> = advertised.options.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [1, 5, 3]);
 }
 
 #[test]

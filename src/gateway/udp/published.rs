@@ -51,6 +51,7 @@ struct Published {
     guest: SocketAddr,
     readable: bool,
     is_queued: bool,
+    is_starved: bool,
 }
 
 /// All published UDP ports of one guest.
@@ -98,7 +99,8 @@ impl PublishedUdp {
         let at = self.sockets.vacant_key();
         let token = Source::PublishedUdp(at).into();
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(self.sockets.insert(Published { socket, guest, readable: true, is_queued: false }))
+        let (is_queued, is_starved) = (false, false);
+        Ok(self.sockets.insert(Published { socket, guest, readable: true, is_queued, is_starved }))
     }
 
     /// Publishes a socket no longer and forgets its clients. Gives the socket back.
@@ -181,6 +183,9 @@ impl PublishedUdp {
     /// There is room to the guest again.
     pub(crate) fn room_to_guest(&mut self) {
         while let Some(at) = self.starved.pop_front() {
+            if let Some(published) = self.sockets.get_mut(at) {
+                published.is_starved = false;
+            }
             self.activate(at);
         }
     }
@@ -219,7 +224,9 @@ impl PublishedUdp {
             let guest = published.guest;
             let most = room_for(turn, guest.is_ipv6());
             if most == 0 {
-                self.starved.push_back(at);
+                if !std::mem::replace(&mut published.is_starved, true) {
+                    self.starved.push_back(at);
+                }
                 break;
             }
             match inbox.receive(published.socket.as_fd(), most) {

@@ -52,6 +52,29 @@ fn one(address: &str) -> Option<Vec<String>> {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_now_changes_nothing_and_is_read_again() {
+    // As with EMFILE: there is a file of that name, and reading it fails.
+    const UNREADABLE: &str = "/proc/self/mem";
+    let directory = tempfile::tempdir().unwrap();
+    let (path, good) = (directory.path().join("resolv.conf"), directory.path().join("good"));
+    let lead_to = |target: &Path| {
+        let _ = fs::remove_file(&path);
+        symlink(target, &path).unwrap();
+    };
+    fs::write(&good, "nameserver 192.0.2.1\n").unwrap();
+    lead_to(Path::new(UNREADABLE));
+    let mut followed = Followed::new(&path);
+    assert_eq!(followed.changed(), None);
+    lead_to(&good);
+    assert_eq!(followed.changed(), one("192.0.2.1"));
+    lead_to(Path::new(UNREADABLE));
+    assert_eq!((followed.changed(), followed.changed()), (None, None));
+    fs::write(&good, "nameserver 192.0.2.2\n").unwrap();
+    lead_to(&good);
+    assert_eq!(followed.changed(), one("192.0.2.2"));
+}
+
+#[test]
 fn every_way_to_change_the_file_is_seen() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("resolv.conf");

@@ -124,6 +124,8 @@ fn every_error_has_its_type_code_and_field() {
         (IcmpError::Unreachable(Unreachable::Prohibited), (3, 13, 0), (1, 1, 0)),
         (IcmpError::TooBig { mtu: 1400 }, (3, 4, 1400), (2, 0, 1400)),
         (IcmpError::TooBig { mtu: 70_000 }, (3, 4, 65_535), (2, 0, 70_000)),
+        // RFC 8201 section 4: one that says less is discarded.
+        (IcmpError::TooBig { mtu: 576 }, (3, 4, 576), (2, 0, 1280)),
         (IcmpError::HopLimit, (11, 0, 0), (3, 0, 0)),
         (IcmpError::Reassembly, (11, 1, 0), (3, 1, 0)),
         (relayed, (11, 1, 0x0102_0304), (11, 1, 0x0102_0304)),

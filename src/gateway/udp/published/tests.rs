@@ -210,3 +210,29 @@ fn a_client_that_is_gone_does_not_stop_the_others() {
         assert_eq!(heard(&there).1, b"somebody");
     }
 }
+
+#[test]
+fn a_socket_that_waits_for_room_waits_once() {
+    let mut rig = Rig::ipv4(8);
+    rig.bench.turn(|turn| {
+        while room_for(turn, false) > 0 {
+            assert!(turn.outlet.send(vec![0; 60]));
+        }
+    });
+    let client = client();
+    for round in 0..20_u8 {
+        client.send_to(&[round], rig.address).unwrap();
+        let published = &mut rig.published;
+        rig.bench.events(|_, event| published.host_event(rig.at, event));
+        rig.bench.turn(|turn| published.serve(turn));
+        assert_eq!((published.starved.len(), published.has_work()), (1, false));
+    }
+    rig.bench.frames();
+    rig.published.room_to_guest();
+    while rig.published.has_work() {
+        let published = &mut rig.published;
+        rig.bench.turn(|turn| published.serve(turn));
+    }
+    let payloads: Vec<u8> = rig.bench.frames().iter().map(|frame| frame[42]).collect();
+    assert_eq!(payloads, (0..20).collect::<Vec<_>>());
+}
