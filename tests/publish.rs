@@ -657,11 +657,30 @@ fn a_udp_port_leads_to_the_guest_and_back_until_it_is_unpublished() {
         let mut got = [0; 16];
         let n = client.recv(&mut got).unwrap();
         assert_eq!(&got[..n], b"answer");
+        let flows = runtime.handle().flows().unwrap();
+        assert_eq!(flows.len(), 1);
+        assert_eq!(flows[0].client, Some(client.local_addr().unwrap()));
+        assert_eq!(flows[0].remote, Some(from));
+        assert_eq!((flows[0].bytes_to_guest, flows[0].bytes_to_host), (8, 6));
         runtime.handle().unpublish(published.id).unwrap();
         // The first tells that nobody is there, the second hears of it.
         let refused = client.send(b"more").and_then(|_| client.recv(&mut got)).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     }
+}
+
+#[test]
+fn the_list_of_flows_names_the_client() {
+    let (runtime, mut guest) = guest();
+    let published = publish(&runtime, 80);
+    let listener = guest.listen(80);
+    let client = client(&published);
+    guest.accept(listener);
+    let flows = runtime.handle().flows().unwrap();
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].client, Some(client.local_addr().unwrap()));
+    assert_eq!(flows[0].guest.port(), 80);
+    assert_eq!(flows[0].remote.unwrap().ip(), GATEWAY_V4);
 }
 
 #[test]
