@@ -25,7 +25,7 @@ struct CommandLine {
 pub(crate) enum Command {
     /// Be the gateway of one guest after another on a Unix stream socket.
     Serve(Box<Serve>),
-    /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
+    /// Show every feature with an embedded guest, and check it: no VM, no root, no network.
     Demo(Demo),
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How much to transfer in each direction, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 256,
+    #[arg(long, value_name = "MIB", default_value_t = 128,
           value_parser = value_parser!(u32).range(1..=65_536))]
     pub(crate) mib: u32,
 }
