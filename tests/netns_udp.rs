@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use support::lab::{GATEWAY_V4, GATEWAY_V6, Lab, SERVER_V4, SERVER_V6, Setup};
 use support::namespace::Namespace;
-use support::say;
+use support::{WAIT, say};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const BOTH: [IpAddr; 2] = [SERVER_V4, SERVER_V6];
@@ -191,14 +191,14 @@ fn rfc_4787_req_13_a_smaller_path_is_told_or_the_datagram_is_cut() {
     }
     lab.guest.ip("route flush cache");
     let ping = |arguments: &str| {
-        let command = format!("ping -n -c 3 -i 0.2 -W 2 {arguments}");
-        let output = lab.guest.output(20, &command.split(' ').collect::<Vec<_>>());
+        let command = format!("ping -n -c 3 -i 0.2 {arguments}");
+        let output = lab.guest.output(30, &command.split(' ').collect::<Vec<_>>());
         let text = [output.stdout, output.stderr].concat();
         String::from_utf8(text).unwrap()
     };
-    let with_df = ping(&format!("-M do -s 1472 {SERVER_V4}"));
+    let with_df = ping(&format!("-W 2 -M do -s 1472 {SERVER_V4}"));
     assert!(with_df.contains("mtu") && with_df.contains("1400"), "{with_df}");
-    let without_df = ping(&format!("-M dont -s 1472 {SERVER_V4}"));
+    let without_df = ping(&format!("{WAIT} -M dont -s 1472 {SERVER_V4}"));
     assert!(without_df.contains(" 3 received"), "{without_df}");
 }
 
@@ -207,7 +207,7 @@ fn echo_of_every_size_passes_over_v4_and_v6() {
     let Some(lab) = Setup::of("echo").tools(&["ping"]).start() else { return };
     for ip in [SERVER_V4, SERVER_V6, GATEWAY_V4, GATEWAY_V6] {
         for size in [0, 16, 56, 1452, 1472, 8000, 60_000] {
-            let command = format!("ping -n -c 3 -i 0.05 -W 2 -s {size} {ip}");
+            let command = format!("ping -n -c 3 -i 0.05 {WAIT} -s {size} {ip}");
             let output = String::from_utf8(lab.guest.stdout_of(20, &command)).unwrap();
             assert!(output.contains(" 3 received"), "{output}");
         }
@@ -220,7 +220,7 @@ fn rfc_5508_req_1_an_identifier_is_mapped_whatever_the_destination() {
     let Some(lab) = Setup::of("identifier").tools(&["ping"]).start() else { return };
     lab.server.ip("addr add 192.0.2.77/24 dev d1");
     for ip in ["192.0.2.1", "192.0.2.77"] {
-        let command = format!("ping -n -e 77 -c 2 -i 0.05 -W 2 {ip}");
+        let command = format!("ping -n -e 77 -c 2 -i 0.05 {WAIT} {ip}");
         let output = String::from_utf8(lab.guest.stdout_of(20, &command)).unwrap();
         assert!(output.contains(" 2 received"), "{output}");
     }
@@ -236,7 +236,7 @@ fn forbidden_ping_sockets_are_said_to_be_prohibited() {
         let output = lab.guest.output(20, &ping.each_ref().map(String::as_str));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("Packet filtered") || text.contains("prohibited"), "{text}");
-        let command = format!("ping -n -c 2 -i 0.05 -W 2 {gateway}");
+        let command = format!("ping -n -c 2 -i 0.05 {WAIT} {gateway}");
         let text = String::from_utf8(lab.guest.stdout_of(20, &command)).unwrap();
         assert!(text.contains(" 2 received"), "{text}");
     }

@@ -24,6 +24,10 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Has ping(8) wait for as many answers as it is to count. Otherwise it leaves twice the longest round trip
+/// after its last request, which a busy machine exceeds.
+pub(crate) const WAIT: &str = "-w 15";
+
 /// Prints a line that the test harness does not swallow.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "    {line}");
