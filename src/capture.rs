@@ -15,9 +15,9 @@
 //! There is nothing to parse, so no crate is needed for it.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -108,7 +108,12 @@ impl Capture {
             Destination::File(path) => {
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600);
-                Box::new(options.open(path)?)
+                let file = options.open(path)?;
+                // One that was there has the mode that it had.
+                if file.metadata()?.is_file() {
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                }
+                Box::new(file)
             }
             Destination::Writer(place) => place.pop().ok_or_else(|| {
                 io::Error::new(io::ErrorKind::AlreadyExists, "another gateway writes to it")

@@ -97,7 +97,9 @@ impl Runtime {
         let counters = Arc::clone(&self.counters);
         let control = Arc::clone(&self.control);
         let stragglers = self.stragglers.clone();
+        // Before the capture, which makes its file anew.
         let bound: Result<Vec<_>, _> = config.published.iter().map(Publish::bind).collect();
+        let bound = bound?;
         let (tap, scribe) = match &config.capture {
             Some(capture) => capture
                 .start(Arc::clone(&counters))
@@ -107,7 +109,7 @@ impl Runtime {
         };
         let mut gateway = Gateway::new(config, queues, counters, halves, control, stragglers, tap)
             .map_err(|error| StartError::Host("epoll or rtnetlink", error))?;
-        for ports in bound? {
+        for ports in bound {
             gateway.publish(ports).map_err(PublishError::Watch)?;
         }
         self.spawn("framegate-poll", move || gateway.run())?;

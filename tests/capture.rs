@@ -7,12 +7,14 @@ mod support_guest;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use framegate::{Builder, Capture, Offload, Runtime, StartError};
+use framegate::{Builder, Capture, Offload, Publish, Runtime, StartError};
 
 use support_guest::guest::Guest;
 use support_guest::host::{Server, threads, threads_joined};
@@ -208,6 +210,32 @@ fn a_destination_that_cannot_be_had_is_an_error_at_the_start() {
     let error = loopback().capture(capture).start(theirs).unwrap_err();
     assert!(matches!(error, StartError::Host("the capture", _)), "{error}");
     assert_eq!(threads_joined(before), before);
+}
+
+#[test]
+fn a_file_that_others_could_read_is_for_its_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("link.pcap");
+    fs::write(&file, "of the run before").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let (runtime, _wire) = start(loopback().capture(Capture::to_file(&file)));
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    runtime.shutdown();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_port_that_is_taken_leaves_the_last_capture_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("link.pcap");
+    fs::write(&file, "of the run before").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let builder = loopback()
+        .capture(Capture::to_file(&file))
+        .publish(Publish::tcp(taken.local_addr().unwrap(), 80));
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert!(matches!(builder.start(ours).unwrap_err(), StartError::Publish(_)));
+    assert_eq!(fs::read(&file).unwrap(), b"of the run before");
 }
 
 #[test]
