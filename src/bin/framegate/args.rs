@@ -171,7 +171,7 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How much to transfer in each direction, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 128,
+    #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = value_parser!(u32).range(1..=65_536))]
     pub(crate) mib: u32,
 }
