@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, Capture, Dns, Offload, Overflow, Publish, RateLimit};
+use framegate::{Builder, Capture, Dns, Offload, Overflow, Publish, RateLimit, UdpFiltering};
 
 use self::values::{Amount, Cidr, DnsName, DnsRecord, Mac};
 use crate::egress_args::Egress;
@@ -71,6 +71,11 @@ pub(crate) struct Serve {
     /// What to do with frames that the gateway has no room for; `drop` is for libkrun up to 1.17.
     #[arg(long, value_enum, default_value = "backpressure", help_heading = heading::GUEST)]
     overflow: OverflowName,
+
+    /// Who outside may send to a UDP port of the guest's own: `address` those that it has sent to,
+    /// `endpoint` anyone whom the policy lets it send to.
+    #[arg(long, value_enum, default_value = "address", help_heading = heading::GUEST)]
+    udp_filtering: UdpFilteringName,
 
     /// The guest's address and its subnet [default: 100.96.0.2/30].
     #[arg(long, value_name = "CIDR", help_heading = heading::GUEST)]
@@ -189,6 +194,7 @@ impl Serve {
             .mtu(self.mtu)
             .offload(self.offload.into())
             .overflow(self.overflow.into())
+            .udp_filtering(self.udp_filtering.into())
             .host_loopback(self.host_loopback)
             .policy(self.egress.0.clone())
             .dns_intercept(self.dns_intercept)
@@ -348,6 +354,23 @@ enum OverflowName {
     Backpressure,
     /// Drop them and count.
     Drop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UdpFilteringName {
+    /// Addresses that the guest has sent to, from any port.
+    Address,
+    /// Anyone whom the policy lets the guest send to.
+    Endpoint,
+}
+
+impl From<UdpFilteringName> for UdpFiltering {
+    fn from(name: UdpFilteringName) -> Self {
+        match name {
+            UdpFilteringName::Address => Self::AddressDependent,
+            UdpFilteringName::Endpoint => Self::EndpointIndependent,
+        }
+    }
 }
 
 impl From<OverflowName> for Overflow {
