@@ -257,7 +257,12 @@ impl Gateway {
             match (Source::of(event.token()), &mut self.halves) {
                 (Some(Source::Bell) | None, _) => {}
                 (Some(Source::Stream), Some(halves)) => halves.readable(event),
-                (Some(Source::Addresses), _) => self.egress.addresses_changed(now(self.started)),
+                (Some(Source::Addresses), _) => {
+                    let now = now(self.started);
+                    self.egress.addresses_changed(now);
+                    // Where the host's addresses change, its way to the world may have, too.
+                    autoconfiguration::look_again(&mut self.network.router, now);
+                }
                 (Some(source), _) => self.network.host_event(source, event),
             }
         }

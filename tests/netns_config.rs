@@ -476,3 +476,17 @@ fn a_host_without_ipv6_gives_an_address_but_no_default_route() {
     let error = lab.guest.connect((SERVER_V6, 80).into()).expect_err("there is no route");
     assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
 }
+
+#[test]
+fn a_guest_hears_of_a_route_that_the_host_gets_with_an_address() {
+    let Some(lab) = bare("a route comes", &[]) else { return };
+    lab.host.ip("route del default via 2001:db8::1");
+    configure_by_slaac(&lab);
+    assert_eq!(guest_says(&lab, "ip -6 route show default"), "");
+    lab.host.ip("route add default via 2001:db8::1
+         addr add 2001:db8::77/64 dev d0 nodad");
+    let route = eventually(PATIENCE, || {
+        Some(guest_says(&lab, "ip -6 route show default")).filter(|route| !route.is_empty())
+    });
+    say(route.expect("an advertisement that was not asked for").trim());
+}

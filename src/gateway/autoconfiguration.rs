@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use smoltcp::time::Instant;
+
 use super::datagram::DatagramHead;
 use super::dhcp::{self, DhcpServer};
 use super::flows::Turn;
@@ -36,6 +38,16 @@ pub(crate) fn solicited(
     let reply = router.solicited(buffer, turn.link, solicitation, turn.now)?;
     turn.counters.router_advertisements.add(u64::from(reply.is_some()));
     Ok(reply)
+}
+
+/// Asks the host for its IPv6 route, for a guest that listens to advertisements: if that is news, the next is
+/// due at once.
+pub(crate) fn look_again(router: &mut Option<Router>, now: Instant) {
+    if let Some(router) = router.as_mut().filter(|router| router.next_deadline().is_some())
+        && let Some(available) = host_has_ipv6_route()
+    {
+        router.set_default_route(available, now);
+    }
 }
 
 /// Sends the advertisement that is due, if one is.
