@@ -55,6 +55,8 @@ pub struct FlowInfo {
     /// The other side's address, as the guest sees it. A UDP or ICMP mapping has none: it serves every
     /// destination.
     pub remote: Option<SocketAddr>,
+    /// For what came through a published port: who outside it is, while the host's end is open.
+    pub client: Option<SocketAddr>,
     /// Where it stands.
     pub state: FlowState,
     /// Payload bytes from the guest to the host.

@@ -128,6 +128,7 @@ pub use policy::{
 };
 #[cfg(feature = "runtime")]
 pub use publish::{IpFamily, Publish, PublishError, PublishId, Published};
+#[cfg(feature = "runtime")]
 pub use rate::RateLimit;
 #[cfg(feature = "runtime")]
 pub use relay::RelayStream;

@@ -7,7 +7,9 @@ mod support_guest;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +20,12 @@ use framegate::{
 use smoltcp::socket::tcp::State;
 
 use support_guest::guest::Guest;
-use support_guest::host::{descriptors, read_all, reset, threads, threads_joined};
+use support_guest::host::{
+    descriptors, descriptors_closed, read_all, reset, threads, threads_joined,
+};
 use support_guest::listening::{client, client_of, publish, read_to_reset};
 use support_guest::raw::{ACK, FIN, Heard, PSH, RST, Raw, SYN, Seen, Segment};
+use support_guest::udp::Peer;
 use support_guest::wire::{start, start_with_queues};
 use support_guest::{
     GATEWAY_V4, GATEWAY_V6, PATIENCE, alone, alone_after, assert_same, pattern, say,
@@ -90,7 +95,7 @@ fn exchange(builder: Builder, mtu: usize, host: SocketAddr, with_queues: bool) {
     guest.accept(handle);
     let remote = guest.socket(handle).remote_endpoint().unwrap();
     let gateway = if host.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() };
-    assert_eq!(remote.addr, std::net::IpAddr::into(gateway), "the guest sees the gateway");
+    assert_eq!(remote.addr, IpAddr::into(gateway), "the guest sees the gateway");
     let (got, clean) = guest.exchange(handle, &down);
     assert!(clean);
     assert_same(&got, &up);
@@ -636,6 +641,49 @@ fn a_network_that_has_stopped_publishes_nothing() {
 }
 
 #[test]
+fn a_udp_port_leads_to_the_guest_and_back_until_it_is_unpublished() {
+    for host in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+        let (runtime, mut peer) = Peer::start(Runtime::builder());
+        let published = runtime.handle().publish(&Publish::udp(host, 53)).unwrap();
+        let client = UdpSocket::bind(host).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect(published.addresses[0]).unwrap();
+        client.send(b"question").unwrap();
+        let (from, to_port, payload) = peer.datagram();
+        assert_eq!((to_port, &payload[..]), (53, &b"question"[..]));
+        let gateway: IpAddr = if host.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() };
+        assert_eq!(from.ip(), gateway, "the guest sees the gateway");
+        peer.send(53, from, b"answer");
+        let mut got = [0; 16];
+        let n = client.recv(&mut got).unwrap();
+        assert_eq!(&got[..n], b"answer");
+        let flows = runtime.handle().flows().unwrap();
+        assert_eq!(flows.len(), 1);
+        assert_eq!(flows[0].client, Some(client.local_addr().unwrap()));
+        assert_eq!(flows[0].remote, Some(from));
+        assert_eq!((flows[0].bytes_to_guest, flows[0].bytes_to_host), (8, 6));
+        runtime.handle().unpublish(published.id).unwrap();
+        // The first tells that nobody is there, the second hears of it.
+        let refused = client.send(b"more").and_then(|_| client.recv(&mut got)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn the_list_of_flows_names_the_client() {
+    let (runtime, mut guest) = guest();
+    let published = publish(&runtime, 80);
+    let listener = guest.listen(80);
+    let client = client(&published);
+    guest.accept(listener);
+    let flows = runtime.handle().flows().unwrap();
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].client, Some(client.local_addr().unwrap()));
+    assert_eq!(flows[0].guest.port(), 80);
+    assert_eq!(flows[0].remote.unwrap().ip(), GATEWAY_V4);
+}
+
+#[test]
 fn publishing_a_thousand_times_under_load_leaves_nothing_behind() {
     const NAME: &str = "publishing_a_thousand_times_under_load_leaves_nothing_behind";
     if !alone(NAME) {
@@ -684,11 +732,9 @@ fn publishing_a_thousand_times_under_load_leaves_nothing_behind() {
         cycle(&mut guest, which);
     }
     settle(&mut guest);
-    // The poll loop lets go of the last answer's bell a moment after it has rung it.
-    guest.until("the descriptors to go", |_| descriptors() <= before.1);
-    let after = threads_joined(before.0);
-    say(format!("{CYCLES} cycles: threads and descriptors {before:?} before and after"));
-    assert_eq!(after, before.0);
+    let after = (threads_joined(before.0), descriptors_closed(before.1));
+    say(format!("{CYCLES} cycles: threads and descriptors {before:?} -> {after:?}"));
+    assert_eq!(after, before);
     assert_eq!(runtime.handle().published().unwrap(), [steady]);
     drop(stop);
     guest.until("the end of the load", |guest| {

@@ -1,6 +1,6 @@
 //! The gateway and a whole virtual machine: QEMU boots a Debian kernel with the gateway behind its
 //! virtio-net NIC, and the guest pings, fetches and sends. Needs what `netns` needs, and QEMU, a cloud
-//! kernel of Debian's (`linux-image-cloud-amd64`) and a static busybox (`busybox-static`).
+//! kernel of Debian's (`linux-image-cloud-amd64`), a static busybox (`busybox-static`) and dnsmasq.
 //!
 //! ```text
 //! cargo test --release --features cli --test qemu
@@ -15,11 +15,11 @@ use std::fs;
 use std::thread;
 use std::time::Instant;
 
-use support::guest::{Kernel, initrd};
+use support::guest::{Kernel, Network, initrd};
 use support::http::HttpServer;
 use support::lab::{Lab, SERVER_V4, SERVER_V6, Setup};
 use support::pattern::{self, MIB};
-use support::{prerequisites, say, tcp};
+use support::{names, prerequisites, say, tcp};
 
 /// QEMU is killed after this long: it emulates every instruction.
 const LIMIT_SECONDS: u32 = 300;
@@ -46,7 +46,7 @@ fn a_virtual_machine_has_a_network() {
             tcp::accept(&sink).and_then(pattern::receive)
         });
         let script = script(&v4.url(BULK), &v6.url(MIB), sink_address.port());
-        let console = boot(&lab, &kernel, &script);
+        let console = boot(&lab, &kernel, Network::Static, &script);
         // Ends the wait if the guest never came.
         drop(lab.server.connect(sink_address));
         (console, received.join().unwrap())
@@ -65,6 +65,59 @@ fn a_virtual_machine_has_a_network() {
     ));
 }
 
+/// An image that knows nothing of the network: DHCP for IPv4, router advertisements for IPv6, and pages
+/// by name over each.
+#[test]
+fn a_virtual_machine_configures_itself_and_fetches_by_name() {
+    let setup = Setup::of("QEMU with DHCP alone");
+    let setup = setup.tools(&["qemu-system-x86_64", "busybox", names::DNSMASQ]).without_guest();
+    let Some(kernel) = Kernel::find() else {
+        prerequisites::skip("QEMU with DHCP alone", "linux-image-cloud-amd64");
+        return;
+    };
+    let upstream = SERVER_V4.to_string();
+    let Some(lab) = setup.gateway(&["--once", "--dns", &upstream]).start() else { return };
+    let (v4, v6) = (
+        HttpServer::start(&lab.server, (SERVER_V4, 0)),
+        HttpServer::start(&lab.server, (SERVER_V6, 0)),
+    );
+    let (a, aaaa) = (
+        format!("--host-record=four.test,{SERVER_V4}"),
+        format!("--host-record=six.test,{SERVER_V6}"),
+    );
+    let records = [&a, &aaaa, "--txt-record=four.test,there and back"];
+    let _names = names::start(&lab.server, lab.directory(), SERVER_V4, &records);
+    let url = |name: &str, server: &HttpServer| {
+        format!("http://{name}.test:{}/{MIB}", server.address().port())
+    };
+    let script = format!(
+        "echo TEST kernel $(uname -r)
+         ip addr show dev eth0
+         ip -6 route
+         cat /etc/resolv.conf
+         {FETCH}
+         fetch four {}
+         fetch six {}
+         echo TEST text $(nslookup -type=txt four.test | grep text)
+         echo TEST none $(wget -O /none http://none.test/ 2>&1)\n",
+        url("four", &v4),
+        url("six", &v6),
+    );
+    let console = boot(&lab, &kernel, Network::Dynamic, &script);
+    report(&console, &kernel);
+    let page = pattern::sum(MIB, MIB);
+    for line in [
+        "default via fe80::53:4dff:fe00:1 dev eth0".to_owned(),
+        "TEST lease 100.96.0.2/30 router 100.96.0.1 dns 100.96.0.1 mtu 1500".to_owned(),
+        format!("TEST four {} {}", page.bytes, page.sha256),
+        format!("TEST six {} {}", page.bytes, page.sha256),
+        "TEST text four.test text = \"there and back\"".to_owned(),
+        "TEST none wget: bad address 'none.test'".to_owned(),
+    ] {
+        assert!(console.contains(&line), "no `{line}` in:\n{console}");
+    }
+}
+
 fn report(console: &str, kernel: &Kernel) {
     assert!(console.contains(&format!("TEST kernel {}", kernel.release)), "{console}");
     for line in
@@ -74,16 +127,19 @@ fn report(console: &str, kernel: &Kernel) {
     }
 }
 
+/// A function of the guest's shell: `fetch NAME URL` says how much came and its hash.
+const FETCH: &str = "fetch() {
+    wget -q -O /$1 $2
+    echo TEST $1 $(wc -c < /$1) $(sha256sum < /$1 | cut -d' ' -f1)
+}";
+
 /// What the guest runs, once it has a network.
 fn script(v4: &str, v6: &str, sink_port: u16) -> String {
     format!(
         "echo TEST kernel $(uname -r)
          ping -c 3 100.96.0.1
          ping6 -c 3 fd53:4d00::1
-         fetch() {{
-             wget -q -O /$1 $2
-             echo TEST $1 $(wc -c < /$1) $(sha256sum < /$1 | cut -d' ' -f1)
-         }}
+         {FETCH}
          fetch v4 {v4}
          fetch v6 {v6}
          nc {SERVER_V4} {sink_port} < /v4
@@ -92,9 +148,9 @@ fn script(v4: &str, v6: &str, sink_port: u16) -> String {
 }
 
 /// Boots, runs the script, powers off, and returns what the console showed.
-fn boot(lab: &Lab, kernel: &Kernel, script: &str) -> String {
+fn boot(lab: &Lab, kernel: &Kernel, network: Network, script: &str) -> String {
     let image = lab.directory().join("initrd");
-    fs::write(&image, initrd(kernel, script)).unwrap();
+    fs::write(&image, initrd(kernel, network, script)).unwrap();
     let socket = lab.gateway.socket.display();
     let netdev = format!("stream,id=n0,server=off,addr.type=unix,addr.path={socket}");
     let device = "virtio-net-pci,netdev=n0,mac=02:53:4d:00:00:02,mrg_rxbuf=off";

@@ -1,6 +1,7 @@
 //! The far end of a TCP flow: a socket of the host, or somebody in this process.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::buffer_end::BufferEnd;
 use super::host::{ConnectError, HostSocket};
@@ -30,6 +31,14 @@ impl End {
     /// Whether there is nobody left who could read or write.
     pub(crate) fn is_abandoned(&self) -> bool {
         matches!(self, Self::Relay(end) if end.is_abandoned())
+    }
+
+    /// Who is at the other end, if that is somebody of the host's network.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Host(host) => host.peer(),
+            _ => None,
+        }
     }
 
     /// Takes bytes for the guest: 0 at the end of the stream.

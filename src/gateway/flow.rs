@@ -85,21 +85,24 @@ pub(crate) struct Flow {
 impl Flow {
     /// The flow as the embedder sees it.
     pub(crate) fn info(&mut self, now: Instant) -> FlowInfo {
-        let (state, bytes_to_host, bytes_to_guest) = match &mut self.phase {
-            Phase::Connecting { .. } => (FlowState::Opening, 0, 0),
+        let is_inbound = self.published.is_some();
+        let (state, client, bytes_to_host, bytes_to_guest) = match &mut self.phase {
+            Phase::Connecting { .. } => (FlowState::Opening, None, 0, 0),
             Phase::Open(open) => {
                 let state = match () {
                     () if open.is_complete() => FlowState::Closing,
                     () if open.is_opening() => FlowState::Opening,
                     () => FlowState::Open,
                 };
-                (state, open.to_host, open.to_guest)
+                let client = open.host.as_ref().filter(|_| is_inbound).and_then(End::peer);
+                (state, client, open.to_host, open.to_guest)
             }
         };
         FlowInfo {
             protocol: Protocol::Tcp,
             guest: self.key.guest,
             remote: Some(self.key.remote),
+            client,
             state,
             bytes_to_host,
             bytes_to_guest,

@@ -117,6 +117,11 @@ impl HostSocket {
         Ok(self.socket.peer_addr().is_ok())
     }
 
+    /// The other end, while it is connected.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer_addr().ok()?.as_socket()
+    }
+
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| (&self.socket).read(buffer))
     }

@@ -334,6 +334,7 @@ impl Nat {
             protocol,
             guest: mapping.guest,
             remote: None,
+            client: None,
             state: FlowState::Open,
             bytes_to_host: mapping.bytes_to_host,
             bytes_to_guest: mapping.bytes_to_guest,

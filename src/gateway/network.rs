@@ -142,6 +142,7 @@ impl Network {
             Command::Flows(answer) => {
                 let mut flows = self.flows.list(turn.now);
                 flows.extend(self.udp.list(turn.now));
+                flows.extend(self.published_udp.list(turn.now));
                 flows.extend(self.ping.list(turn.now));
                 answer.give(flows);
             }

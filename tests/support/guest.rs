@@ -71,10 +71,19 @@ fn object(path: &Path) -> Vec<u8> {
     output.stdout
 }
 
+/// Who configures the guest's network.
+#[derive(Clone, Copy)]
+pub(crate) enum Network {
+    /// The image: addresses and routes are written in it.
+    Static,
+    /// DHCP and router advertisements, as with most images.
+    Dynamic,
+}
+
 /// An initial file system that brings the network up, runs `script` and powers off.
-pub(crate) fn initrd(kernel: &Kernel, script: &str) -> Vec<u8> {
+pub(crate) fn initrd(kernel: &Kernel, network: Network, script: &str) -> Vec<u8> {
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "proc", "sys", "modules"] {
+    for directory in ["bin", "dev", "etc", "proc", "sys", "modules"] {
         archive.add(directory, 0o040_755, &[]);
     }
     let busybox = fs::read(prerequisites::program("busybox").unwrap()).unwrap();
@@ -82,7 +91,12 @@ pub(crate) fn initrd(kernel: &Kernel, script: &str) -> Vec<u8> {
     for (index, module) in kernel.modules(&["virtio_pci", "virtio_net"]).iter().enumerate() {
         archive.add(&format!("modules/{index:02}.ko"), 0o100_644, &object(module));
     }
-    archive.add("init", 0o100_755, format!("{INIT}{script}poweroff -f\n").as_bytes());
+    archive.add("lease", 0o100_755, LEASE.as_bytes());
+    let network = match network {
+        Network::Static => STATIC,
+        Network::Dynamic => DYNAMIC,
+    };
+    archive.add("init", 0o100_755, format!("{INIT}{network}{script}poweroff -f\n").as_bytes());
     archive.finish()
 }
 
@@ -93,13 +107,35 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for module in /modules/*.ko; do insmod $module; done
-echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
 ip link set lo up
+";
+
+const STATIC: &str = "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
 ip link set eth0 up
 ip addr add 100.96.0.2/30 dev eth0
 ip -6 addr add fd53:4d00::2/64 dev eth0
 ip route add default via 100.96.0.1
 ip -6 route add default via fd53:4d00::1
+";
+
+/// The kernel solicits a router when the link comes up. Duplicate address detection takes a second.
+const DYNAMIC: &str = "ip link set eth0 up
+udhcpc -i eth0 -f -n -q -t 10 -O mtu -s /lease
+for try in $(seq 300); do
+    ip -6 route | grep -q ^default && ! ip -6 addr show dev eth0 | grep -q tentative && break
+    sleep 0.1
+done
+";
+
+/// What udhcpc calls with the lease in its environment.
+const LEASE: &str = "#!/bin/busybox sh
+export PATH=/bin
+[ $1 = bound ] || exit 0
+ip link set eth0 mtu $mtu
+ip addr add $ip/$mask dev eth0
+ip route add default via $router
+for server in $dns; do echo nameserver $server; done > /etc/resolv.conf
+echo TEST lease $ip/$mask router $router dns $dns mtu $mtu seconds $lease
 ";
 
 /// A cpio archive in the `newc` format, which the kernel unpacks.

@@ -18,6 +18,13 @@ pub(crate) const GATEWAY_V6: IpAddr = v6([0xfd53, 0x4d00, 0, 0, 0, 0, 0, 1]);
 pub(crate) const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(crate) const SERVER_V6: IpAddr = v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
 
+/// The server's second addresses.
+pub(crate) const SECOND_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+pub(crate) const SECOND_V6: IpAddr = v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 3]);
+/// The guest, as the gateway sees it.
+pub(crate) const GUEST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 96, 0, 2));
+pub(crate) const GUEST_V6: IpAddr = v6([0xfd53, 0x4d00, 0, 0, 0, 0, 0, 2]);
+
 const fn v6(segments: [u16; 8]) -> IpAddr {
     let [a, b, c, d, e, f, g, h] = segments;
     IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h))
@@ -41,6 +48,7 @@ pub(crate) struct Setup<'a> {
     gateway: &'a [&'a str],
     guest: bool,
     configured: bool,
+    ping_sockets: bool,
 }
 
 /// A guest, a gateway and a server. Everything goes when this is dropped.
@@ -58,7 +66,9 @@ pub(crate) struct Lab {
 impl<'a> Setup<'a> {
     pub(crate) fn of(test: &'a str) -> Self {
         let (mtu, mode) = (1500, Mode::Plain);
-        Self { test, tools: &[], mtu, mode, gateway: &["--once"], guest: true, configured: true }
+        let gateway = &["--once"];
+        let (guest, configured, ping_sockets) = (true, true, true);
+        Self { test, tools: &[], mtu, mode, gateway, guest, configured, ping_sockets }
     }
 
     /// The test needs these programs.
@@ -89,6 +99,11 @@ impl<'a> Setup<'a> {
         Self { configured: false, ..self }
     }
 
+    /// The host allows nobody an ICMP socket, not even root.
+    pub(crate) fn without_ping_sockets(self) -> Self {
+        Self { ping_sockets: false, ..self }
+    }
+
     /// The lab, running; `None` if this machine cannot have one and the test is skipped.
     pub(crate) fn start(self) -> Option<Lab> {
         if !prerequisites::met(self.test, self.tools) {
@@ -99,6 +114,8 @@ impl<'a> Setup<'a> {
         let directory = tempfile::Builder::new().prefix("framegate-").tempdir().unwrap();
         let [guest, host, server] = [(); 3].map(|()| Namespace::new().unwrap());
         join(&host, &server);
+        let groups = if self.ping_sockets { "0 2147483647" } else { "1 0" };
+        host.sysctl("ipv4/ping_group_range", groups);
         let gateway = Gateway::start(&host, directory.path(), self.mtu, self.gateway);
         let tap = self.guest.then(|| Tap::open(&guest, self.mode).unwrap());
         let mut lab = Lab { pump: None, gateway, tap, guest, host, server, directory };
@@ -155,14 +172,15 @@ impl Lab {
 fn join(host: &Namespace, server: &Namespace) {
     host.ip(&format!("link add d0 type veth peer name d1 netns {}", server.path()));
     server.ip("addr add 192.0.2.1/24 dev d1
+         addr add 192.0.2.3/24 dev d1
          addr add 2001:db8::1/64 dev d1 nodad
+         addr add 2001:db8::3/64 dev d1 nodad preferred_lft 0
          link set d1 up");
     host.ip("addr add 192.0.2.2/24 dev d0
          addr add 2001:db8::2/64 dev d0 nodad
          link set d0 up
          route add default via 192.0.2.1
          route add default via 2001:db8::1");
-    host.sysctl("ipv4/ping_group_range", "0 2147483647");
     server.sysctl("core/somaxconn", "4096");
     server.sysctl("ipv4/tcp_max_syn_backlog", "4096");
 }

@@ -4,6 +4,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod beyond;
 pub(crate) mod capture;
 pub(crate) mod daemon;
 pub(crate) mod gateway;
@@ -18,15 +19,12 @@ pub(crate) mod prerequisites;
 pub(crate) mod pump;
 pub(crate) mod sys;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Has ping(8) wait for as many answers as it is to count. Otherwise it leaves twice the longest round trip
-/// after its last request, which a busy machine exceeds.
-pub(crate) const WAIT: &str = "-w 15";
 
 /// Prints a line that the test harness does not swallow.
 pub(crate) fn say(line: impl Display) {

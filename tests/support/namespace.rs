@@ -67,6 +67,18 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("sysctl net/{key}: {error}"));
     }
 
+    /// A counter of the kernel's, for IPv4 and IPv6 together: `Udp` and `RcvbufErrors`, for example.
+    pub(crate) fn counter(&self, group: &str, name: &str) -> u64 {
+        let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+        let (v4, v6) = self.run(|| (read("snmp"), read("snmp6")));
+        let mut lines = v4.lines().filter_map(|line| line.strip_prefix(&format!("{group}: ")));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let v4 = names.split(' ').zip(values.split(' ')).find(|(field, _)| *field == name);
+        let v6 = v6.lines().find_map(|line| line.strip_prefix(&format!("{group}6{name}")));
+        let [v4, v6] = [v4.unwrap().1, v6.unwrap()].map(|value| value.trim().parse::<u64>());
+        v4.unwrap() + v6.unwrap()
+    }
+
     /// Runs a program inside to its end, and kills it after `seconds`.
     pub(crate) fn output(&self, seconds: u32, words: &[&str]) -> Output {
         let mut command = Command::new("timeout");

@@ -69,6 +69,24 @@ pub(crate) fn poll<const N: usize>(
     }
 }
 
+/// Sets a socket option whose value is an int.
+pub(crate) fn set_option(
+    socket: &impl AsRawFd,
+    (level, name): (libc::c_int, libc::c_int),
+    value: libc::c_int,
+) -> io::Result<()> {
+    let (value, length) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: setsockopt reads `length` bytes at `value`, one int, which lives through the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, length) })
+}
+
+/// Sets how much a socket may hold that nobody has read yet, without the limit that holds for users
+/// other than root.
+pub(crate) fn force_receive_buffer(socket: &impl AsRawFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap();
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), bytes)
+}
+
 /// recv(2) with flags.
 pub(crate) fn receive(
     stream: &UnixStream,

@@ -111,6 +111,20 @@ pub(crate) fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
+/// Descriptors of this process once those that are about to be closed are: a call of the poll loop's leaves
+/// its eventfd with the poll loop for a moment after the answer. More than `wanted` is the answer only if
+/// they stay.
+pub(crate) fn descriptors_closed(wanted: usize) -> usize {
+    let began = Instant::now();
+    loop {
+        let now = descriptors();
+        if now <= wanted || began.elapsed() > Duration::from_secs(10) {
+            return now;
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Threads of this process.
 pub(crate) fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()

@@ -1,15 +1,17 @@
 //! The command line.
 
+mod values;
+
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use framegate::{Builder, Capture, Dns, MacAddress, Offload, Overflow, Publish, RateLimit};
+use framegate::{Builder, Capture, Dns, Offload, Overflow, Publish, RateLimit};
 
+use self::values::{Amount, Cidr, DnsName, DnsRecord, Mac};
 use crate::egress_args::Egress;
 
 /// The network of a microVM guest: no root, no tap device, no kernel module.
@@ -25,12 +27,25 @@ struct CommandLine {
 pub(crate) enum Command {
     /// Be the gateway of one guest after another on a Unix stream socket.
     Serve(Box<Serve>),
-    /// Run an embedded guest against a gateway and the host's TCP, and print what it saw.
+    /// Show every feature with an embedded guest, and check it: no VM, no root, no network.
     Demo(Demo),
+}
+
+/// Headings of the help, in its order.
+mod heading {
+    pub(super) const GUEST: &str = "The guest and its link";
+    pub(super) const DNS: &str = "Names";
+    pub(super) const PORTS: &str = "Ports of the guest";
+    pub(super) const RATES: &str = "Rates";
+    pub(super) const CAPTURE: &str = "Capture";
 }
 
 /// `framegate serve`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Each guest has a network of its own, with these options: its published ports are open while it is there, \
+and clients are refused in between; its capture takes the place of the one before. What cannot work, such \
+as a port that is taken, is said at the start.")]
 pub(crate) struct Serve {
     /// The socket that the VMM connects to: libkrun's unixstream, QEMU's `-netdev stream`.
     #[arg(long, value_name = "PATH")]
@@ -40,110 +55,116 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// Print the counters to stderr every so many seconds.
+    /// Print the counters to stderr every so many seconds, and when the guest is gone.
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) stats: Option<u32>,
 
     /// The guest's MTU, 1280 to 1500; up to 65520 with `--offload jumbo`.
-    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, help_heading = heading::GUEST,
           value_parser = value_parser!(u16).range(1280..=65_520))]
     mtu: u16,
 
     /// What the VMM negotiated with the guest.
-    #[arg(long, value_enum, default_value = "none")]
+    #[arg(long, value_enum, default_value = "none", help_heading = heading::GUEST)]
     offload: OffloadName,
 
+    /// What to do with frames that the gateway has no room for; `drop` is for libkrun up to 1.17.
+    #[arg(long, value_enum, default_value = "backpressure", help_heading = heading::GUEST)]
+    overflow: OverflowName,
+
     /// The guest's address and its subnet [default: 100.96.0.2/30].
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", help_heading = heading::GUEST)]
     guest_ip: Option<Cidr<Ipv4Addr>>,
 
     /// The gateway's address in that subnet [default: 100.96.0.1].
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help_heading = heading::GUEST)]
     gateway_ip: Option<Ipv4Addr>,
 
     /// The guest's IPv6 address and its prefix [default: fd53:4d00::2/64].
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", help_heading = heading::GUEST)]
     guest_ip6: Option<Cidr<Ipv6Addr>>,
 
     /// The gateway's IPv6 address in that prefix [default: fd53:4d00::1].
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help_heading = heading::GUEST)]
     gateway_ip6: Option<Ipv6Addr>,
 
     /// The MAC address that the VMM gives the guest [default: 02:53:4d:00:00:02].
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", help_heading = heading::GUEST)]
     guest_mac: Option<Mac>,
 
     /// The gateway's MAC address [default: 02:53:4d:00:00:01].
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", help_heading = heading::GUEST)]
     gateway_mac: Option<Mac>,
 
-    /// What to do with frames that the gateway has no room for; `drop` is for libkrun up to 1.17.
-    #[arg(long, value_enum, default_value = "backpressure")]
-    overflow: OverflowName,
+    /// Be no DHCP server: the guest is configured otherwise.
+    #[arg(long, help_heading = heading::GUEST)]
+    no_dhcp: bool,
+
+    /// Send no IPv6 router advertisements.
+    #[arg(long, help_heading = heading::GUEST)]
+    no_router_advertisements: bool,
 
     /// Whom the DNS forwarder asks, in order of preference; `host` for the host's own resolvers, `off` for
     /// no forwarder [default: host].
-    #[arg(long, value_name = "IP[:PORT]|host|off")]
+    #[arg(long, value_name = "IP[:PORT]|host|off", help_heading = heading::DNS)]
     dns: Vec<DnsName>,
 
     /// Answer the guest's DNS to every address, not only to the gateway's.
-    #[arg(long)]
+    #[arg(long, help_heading = heading::DNS)]
     dns_intercept: bool,
+
+    /// A name that the DNS forwarder answers with this address itself; may be repeated.
+    #[arg(long, value_name = "NAME=IP", help_heading = heading::DNS)]
+    dns_record: Vec<DnsRecord>,
 
     /// The resolver configuration that `--dns host` follows, in place of /etc/resolv.conf.
     #[arg(long, value_name = "FILE", hide = true)]
     resolver_file: Option<PathBuf>,
 
-    /// A name that the DNS forwarder answers with this address itself.
-    #[arg(long, value_name = "NAME=IP")]
-    dns_record: Vec<DnsRecord>,
-    /// Be no DHCP server: the guest is configured otherwise.
-    #[arg(long)]
-    no_dhcp: bool,
-
-    /// Send no IPv6 router advertisements.
-    #[arg(long)]
-    no_router_advertisements: bool,
+    #[command(flatten)]
+    egress: Egress,
 
     /// Let the guest reach the host's loopback at the gateway's address. It can then use every
     /// service that listens there.
-    #[arg(long)]
+    #[arg(long, help_heading = crate::egress_args::HEADING)]
     host_loopback: bool,
 
-    /// Lead ports of the host to the guest, at 127.0.0.1 if no address is given; may be repeated.
-    #[arg(long, value_name = "[tcp:|udp:][ADDR:]HOST_PORT:GUEST_PORT")]
+    /// Lead ports of the host to the guest, at 127.0.0.1 if no address is given: 8080:80,
+    /// udp:0.0.0.0:5353:53, [::1]:8000-8099:8000-8099. With port 0 the host chooses; what it chose is
+    /// printed to stderr. May be repeated.
+    #[arg(long, value_name = "[tcp:|udp:][ADDR:]HOST_PORT[-HOST_PORT]:GUEST_PORT[-GUEST_PORT]",
+          help_heading = heading::PORTS)]
     publish: Vec<Publish>,
+
     /// How many bytes the guest may send in a second: 500k, 20M, 1G.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", help_heading = heading::RATES)]
     rate_from_guest: Option<Amount>,
 
     /// How many bytes the guest is sent in a second.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", help_heading = heading::RATES)]
     rate_to_guest: Option<Amount>,
 
     /// How many frames the guest may send in a second.
-    #[arg(long, value_name = "FRAMES")]
+    #[arg(long, value_name = "FRAMES", help_heading = heading::RATES)]
     packets_from_guest: Option<Amount>,
 
     /// How many frames the guest is sent in a second.
-    #[arg(long, value_name = "FRAMES")]
+    #[arg(long, value_name = "FRAMES", help_heading = heading::RATES)]
     packets_to_guest: Option<Amount>,
 
     /// Capture the guest's link to this file, for tcpdump and Wireshark. The next guest's capture takes its
     /// place.
-    #[arg(long, value_name = "FILE")]
-    pcap: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", help_heading = heading::CAPTURE)]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Capture so many bytes of each frame [default: all].
-    #[arg(long, value_name = "BYTES", requires = "pcap", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "BYTES", requires = "pcap", help_heading = heading::CAPTURE,
+          value_parser = value_parser!(u32).range(1..))]
     pcap_snap_len: Option<u32>,
 
     /// End the capture before its file becomes larger than this: 100M, 2G.
-    #[arg(long, value_name = "BYTES", requires = "pcap")]
+    #[arg(long, value_name = "BYTES", requires = "pcap", help_heading = heading::CAPTURE)]
     pcap_max: Option<Amount>,
-
-    #[command(flatten)]
-    egress: Egress,
 }
 
 /// `framegate demo`
@@ -158,6 +179,11 @@ pub(crate) struct Demo {
 impl Serve {
     /// The gateway that these options describe; what they leave out has the library's default.
     pub(crate) fn builder(&self) -> Builder {
+        set(self.uncaptured(), self.capture(), Builder::capture)
+    }
+
+    /// The same without its capture.
+    pub(crate) fn uncaptured(&self) -> Builder {
         let defaults = Builder::default();
         let builder = defaults
             .mtu(self.mtu)
@@ -181,10 +207,9 @@ impl Serve {
         let builder = set(builder, self.guest_mac, |b, mac| b.guest_mac(mac.0));
         let builder = set(builder, self.gateway_mac, |b, mac| b.gateway_mac(mac.0));
         let builder = self.publish.iter().cloned().fold(builder, Builder::publish);
-        let builder = builder
+        builder
             .rate_from_guest(rate_limit(self.rate_from_guest, self.packets_from_guest))
-            .rate_to_guest(rate_limit(self.rate_to_guest, self.packets_to_guest));
-        set(builder, self.capture(), Builder::capture)
+            .rate_to_guest(rate_limit(self.rate_to_guest, self.packets_to_guest))
     }
 
     fn capture(&self) -> Option<Capture> {
@@ -295,115 +320,6 @@ impl From<clap::Error> for Stop {
     }
 }
 
-/// An address and the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cidr<A> {
-    address: A,
-    prefix: u8,
-}
-
-impl<A: FromStr> FromStr for Cidr<A> {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let most = 8 * u8::try_from(size_of::<A>()).unwrap_or(u8::MAX);
-        let parts = text.split_once('/');
-        let (address, prefix) =
-            parts.ok_or("an address and a prefix length, as in 100.96.0.2/30")?;
-        let address = address.parse().map_err(|_| "not an address of this family")?;
-        match prefix.parse() {
-            Ok(prefix) if prefix <= most => Ok(Self { address, prefix }),
-            _ => Err("not a prefix length"),
-        }
-    }
-}
-
-/// A number, in thousands with `k`, millions with `M`, or thousands of millions with `G`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Amount(u64);
-
-impl FromStr for Amount {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let factor = match text.get(digits.len()..) {
-            Some("") => 1,
-            Some("k" | "K") => 1_000,
-            Some("M") => 1_000_000,
-            Some("G") => 1_000_000_000,
-            _ => return Err("a number, or one with k, M or G, as in 20M"),
-        };
-        // parse would take a sign.
-        let number = digits.bytes().all(|c| c.is_ascii_digit()).then(|| digits.parse::<u64>());
-        match number {
-            Some(Ok(number)) => number.checked_mul(factor).map(Self).ok_or("too large a number"),
-            _ => Err("a number, or one with k, M or G, as in 20M"),
-        }
-    }
-}
-
-/// What `--dns` takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum DnsName {
-    Server(SocketAddr),
-    Other(Dns),
-}
-
-impl FromStr for DnsName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "host" => return Ok(Self::Other(Dns::Host)),
-            "off" => return Ok(Self::Other(Dns::Off)),
-            _ => {}
-        }
-        let server = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| (ip, 53).into()));
-        server.map(Self::Server).map_err(|_| "an address, with a port or without, `host` or `off`")
-    }
-}
-
-/// What `--dns-record` takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct DnsRecord {
-    name: String,
-    address: IpAddr,
-}
-
-impl FromStr for DnsRecord {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, address) =
-            text.split_once('=').ok_or("a name and an address, as in db=10.0.0.1")?;
-        let address = address.parse().map_err(|_| "not an IP address")?;
-        Ok(Self { name: name.to_owned(), address })
-    }
-}
-
-/// An Ethernet address in the usual notation, with colons or hyphens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mac(MacAddress);
-
-impl FromStr for Mac {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let octet = |pair: &str| match pair.len() {
-            // from_str_radix would take a sign.
-            2 if pair.bytes().all(|c| c.is_ascii_hexdigit()) => u8::from_str_radix(pair, 16).ok(),
-            _ => None,
-        };
-        let separator = if text.contains(':') { ':' } else { '-' };
-        let octets: Option<Vec<u8>> = text.split(separator).map(octet).collect();
-        octets
-            .and_then(|octets| octets.try_into().ok())
-            .map(Self)
-            .ok_or("six hexadecimal pairs, as in 02:53:4d:00:00:02")
-    }
-}
-
 /// The names of [`Offload`] on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OffloadName {
@@ -456,39 +372,6 @@ mod tests {
             Ok(Command::Demo(_)) => panic!("this is serve"),
             Err(Stop::Answer(_)) => panic!("nobody asked for help"),
             Err(Stop::Wrong(why)) => Err(why),
-        }
-    }
-
-    #[test]
-    fn cidr_is_an_address_and_a_prefix() {
-        let expected = Cidr { address: Ipv4Addr::new(10, 1, 2, 3), prefix: 24 };
-        assert_eq!("10.1.2.3/24".parse(), Ok(expected));
-        let expected = Cidr { address: Ipv6Addr::LOCALHOST, prefix: 128 };
-        assert_eq!("::1/128".parse(), Ok(expected));
-        for wrong in ["10.1.2.3", "10.1.2.3/33", "10.1.2.3/", "/24", "::1/64", "10.1.2/24", ""] {
-            assert!(wrong.parse::<Cidr<Ipv4Addr>>().is_err(), "{wrong}");
-        }
-        for wrong in ["::1/129", "10.1.2.3/24", "::1/-1"] {
-            assert!(wrong.parse::<Cidr<Ipv6Addr>>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn mac_is_six_pairs() {
-        let expected = Mac([2, 0x53, 0x4d, 0, 0, 0xfe]);
-        for right in ["02:53:4d:00:00:fe", "02-53-4D-00-00-FE"] {
-            assert_eq!(right.parse(), Ok(expected));
-        }
-        for wrong in [
-            "",
-            "02:53:4d:00:00",
-            "02:53:4d:00:00:02:03",
-            "2:53:4d:0:0:2",
-            "+2:53:4d:00:00:02",
-            "02:53-4d:00:00:02",
-            "02:53:4d:00:00:é",
-        ] {
-            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
     }
 
@@ -553,18 +436,6 @@ mod tests {
             .capture(Capture::to_file("/tmp/f").snap_len(96).max_bytes(2_000_000));
         let builder = serve(options).unwrap().builder();
         assert_eq!(format!("{builder:?}"), format!("{expected:?}"));
-    }
-
-    #[test]
-    fn amounts_in_every_form() {
-        for (right, number) in
-            [("0", 0), ("17", 17), ("3k", 3_000), ("4M", 4_000_000), ("1G", 1_000_000_000)]
-        {
-            assert_eq!(right.parse(), Ok(Amount(number)));
-        }
-        for wrong in ["", "k", "-1", "+1", "1.5M", "1MB", "1 M", "99999999999G", "é"] {
-            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
-        }
     }
 
     #[test]

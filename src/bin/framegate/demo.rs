@@ -1,8 +1,9 @@
-//! `framegate demo`: a gateway, a guest without a VM, and the host's TCP.
+//! `framegate demo`: a gateway, a guest without a VM, and programs of the host.
 //!
 //! The guest is a smoltcp stack on the other end of a socket pair, and sees what a virtual machine
 //! would: [`link`] is its NIC, [`guest`] its operating system, [`steps`] its programs. [`servers`] are the
-//! host programs that it talks to, through the gateway's address, which stands for the host's loopback.
+//! host programs that it talks to, through the gateway's address, which stands for the host's loopback;
+//! [`upstream`] is the DNS server that the gateway asks. Nothing leaves the host.
 //!
 //! The rates are those of the whole: the guest's own stack and the hashing at both ends cost more than
 //! the gateway does.
@@ -11,78 +12,82 @@ mod guest;
 mod link;
 mod servers;
 mod steps;
+mod upstream;
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use framegate::{Runtime, StopReason};
+use framegate::{Dns, MacAddress, Runtime, StopReason};
 
-use self::guest::{Addresses, Fault, Guest};
-use self::steps::{STEPS, Short, Size};
+use self::guest::{Fault, Guest};
+use self::steps::{BOOT, Lab, STEPS, Short, Size};
+use self::upstream::Upstream;
 use crate::args::Demo;
 
-const ADDRESSES: Addresses = Addresses {
-    guest_mac: [0x02, 0x53, 0x4d, 0, 0, 2],
-    guest_ipv4: Ipv4Addr::new(100, 96, 0, 2),
-    ipv4_prefix: 30,
-    gateway_ipv4: Ipv4Addr::new(100, 96, 0, 1),
-    guest_ipv6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 2),
-    ipv6_prefix: 64,
-    gateway_ipv6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 1),
-};
+/// All that the guest knows before it asks.
+const MAC: MacAddress = [0x02, 0x53, 0x4d, 0, 0, 2];
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
 
 /// Runs all steps and prints a line for each; the status is 0 only if all of them held.
 pub(crate) fn run(options: &Demo) -> ExitCode {
     let before = Held::count();
-    let (runtime, mut guest) = match start() {
+    let (runtime, upstream, mut lab) = match start(Size(options.mib)) {
         Ok(started) => started,
         Err(fault) => {
             eprintln!("framegate: the demo cannot start: {fault}");
             return ExitCode::FAILURE;
         }
     };
-    say(format_args!(
-        "guest {} and {}, gateway {} and {}, no VM, no root",
-        ADDRESSES.guest_ipv4, ADDRESSES.guest_ipv6, ADDRESSES.gateway_ipv4, ADDRESSES.gateway_ipv6
-    ));
+    say(format_args!("a gateway and a guest that knows its MAC address: no VM, no root"));
     let mut failed = 0;
-    for (name, step) in STEPS {
-        failed += report(name, step(&mut guest, Size(options.mib)));
+    for (name, step) in BOOT {
+        failed += report(name, step(&mut lab));
+    }
+    let steps = if failed == 0 { STEPS } else { &[] };
+    for (name, step) in steps {
+        failed += report(name, step(&mut lab));
     }
     let stats = runtime.stats();
-    failed += report("shutdown", shut_down(runtime, guest, before));
+    failed += report("shutdown", shut_down(runtime, upstream, lab, before));
+    let all = BOOT.len() + STEPS.len() + 1;
     if failed == 0 {
-        say(format_args!("all {} steps held", STEPS.len() + 1));
+        say(format_args!("all {all} steps held"));
         return ExitCode::SUCCESS;
     }
-    say(format_args!("{failed} of {} steps failed; the gateway counted: {stats}", STEPS.len() + 1));
+    say(format_args!("{failed} of {all} steps failed; the gateway counted: {stats}"));
     ExitCode::FAILURE
 }
 
-fn start() -> Result<(Runtime, Guest), Fault> {
+fn start(size: Size) -> Result<(Runtime, Upstream, Lab), Fault> {
+    let upstream = Upstream::start(GATEWAY)?;
     let (ours, guests) = UnixStream::pair()?;
     let runtime = Runtime::builder()
-        .guest_mac(ADDRESSES.guest_mac)
-        .guest_ipv4(ADDRESSES.guest_ipv4, ADDRESSES.ipv4_prefix)
-        .gateway_ipv4(ADDRESSES.gateway_ipv4)
-        .guest_ipv6(ADDRESSES.guest_ipv6, ADDRESSES.ipv6_prefix)
-        .gateway_ipv6(ADDRESSES.gateway_ipv6)
+        .guest_mac(MAC)
+        .gateway_ipv4(GATEWAY)
         .host_loopback(true)
+        .dns(Dns::Servers(vec![upstream.address()]))
+        .service(steps::SERVICE, steps::serve)
         .start(ours)?;
-    Ok((runtime, Guest::new(guests, ADDRESSES)?))
+    let lab = Lab { guest: Guest::new(guests, MAC)?, handle: runtime.handle(), size };
+    Ok((runtime, upstream, lab))
 }
 
 /// Ends the gateway while its guest still runs. Nothing is left: no thread, no descriptor.
-fn shut_down(runtime: Runtime, guest: Guest, before: Held) -> Result<String, Fault> {
+fn shut_down(
+    runtime: Runtime,
+    upstream: Upstream,
+    lab: Lab,
+    before: Held,
+) -> Result<String, Fault> {
     let began = Instant::now();
     let reason = runtime.shutdown();
     let took = began.elapsed();
-    drop(guest);
+    drop((lab, upstream));
     let StopReason::Requested = reason else { return Err(reason.to_string().into()) };
     match before.awaited() {
         left if left == before => Ok(format!(

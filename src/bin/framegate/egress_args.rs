@@ -4,12 +4,15 @@ use clap::error::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use framegate::{Action, Policy, Rule};
 
+/// The heading of these options in the help.
+pub(crate) const HEADING: &str = "Where the guest may go";
+
 /// The policy that the command line describes. `--allow` and `--deny` keep their order among each other.
 #[derive(Debug, Default)]
 pub(crate) struct Egress(pub(crate) Policy);
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where the guest may go")]
+#[command(next_help_heading = HEADING)]
 struct Options {
     /// Let the guest go there: [tcp:|udp:|icmp:]TARGET[:PORT[-PORT]], where TARGET is *, an address, a
     /// CIDR prefix, a name, or .name for it and all below it. The first --allow or --deny that matches

@@ -21,7 +21,11 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(stop) => return stop.report(),
     };
-    log_to_stderr();
+    // The demonstration says itself what the host forbids.
+    log_to_stderr(match command {
+        Command::Serve(_) => LevelFilter::WARN,
+        Command::Demo(_) => LevelFilter::ERROR,
+    });
     raise_descriptor_limit();
     match command {
         Command::Serve(options) => serve::run(&options),
@@ -29,12 +33,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Warnings, or what `FRAMEGATE_LOG` asks for: `off`, `error`, `warn`, `info`, `debug`, `trace`.
-fn log_to_stderr() {
-    let level = std::env::var("FRAMEGATE_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::WARN);
+/// What `FRAMEGATE_LOG` asks for: `off`, `error`, `warn`, `info`, `debug`, `trace`.
+fn log_to_stderr(default: LevelFilter) {
+    let level =
+        std::env::var("FRAMEGATE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(default);
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
 }
 

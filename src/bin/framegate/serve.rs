@@ -5,16 +5,17 @@
 //! descriptor that stays readable.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use framegate::{NetworkFrameQueues, StartError, StatsReader, StopReason};
+use framegate::{NetworkFrameQueues, Runtime, StartError, StatsReader, StopReason};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -34,8 +35,7 @@ pub(crate) fn run(options: &Serve) -> ExitCode {
 }
 
 fn serve(options: &Serve) -> Result<(), Failure> {
-    // A contradiction is to be found now, and not when a VM is waiting for its network.
-    options.builder().check().map_err(|error| Failure::Start(error.into()))?;
+    rehearse(options)?;
     let stop = stop_signals().map_err(|e| Failure::host("cannot watch for signals", e))?;
     let socket = Socket::bind(&options.socket)?;
     loop {
@@ -50,6 +50,32 @@ fn serve(options: &Serve) -> Result<(), Failure> {
     }
 }
 
+/// Starts a gateway that no guest sees, and stops it: a contradiction, a port that is taken or a capture
+/// that cannot be written is to be found now, and not when a VM is waiting for its network.
+fn rehearse(options: &Serve) -> Result<(), Failure> {
+    let queues = NetworkFrameQueues::try_shared(1).map_err(|e| Failure::host("eventfd", e))?;
+    options.uncaptured().start_with_queues(queues).map_err(Failure::Start)?.shutdown();
+    let Some(path) = &options.pcap else { return Ok(()) };
+    if fs::metadata(path).is_ok_and(|file| !file.is_file()) {
+        // Whoever reads from a pipe would see its end.
+        return Ok(());
+    }
+    // Not truncated: another server may still be writing to it.
+    let mut file = OpenOptions::new();
+    file.write(true).create(true).truncate(false).mode(0o600);
+    file.open(path).map(drop).map_err(|error| Failure::Capture(path.clone(), error))
+}
+
+/// Says where the guest's ports are, if it has any.
+fn say_published(runtime: &Runtime) {
+    let Ok(all) = runtime.handle().published() else { return };
+    let addresses: Vec<_> =
+        all.iter().flat_map(|ports| &ports.addresses).map(SocketAddr::to_string).collect();
+    if !addresses.is_empty() {
+        eprintln!("framegate: published {}", addresses.join(", "));
+    }
+}
+
 /// Runs the gateway for one guest until the link ends.
 fn serve_guest(
     options: &Serve,
@@ -58,6 +84,7 @@ fn serve_guest(
 ) -> Result<StopReason, Failure> {
     let fault = |e| Failure::host("cannot watch the guest", e);
     let mut runtime = options.builder().start(stream).map_err(Failure::Start)?;
+    say_published(&runtime);
     let queues = runtime.queues().clone();
     let (guest_is_gone, guest_is_served) = UnixStream::pair().map_err(fault)?;
     let reason = thread::scope(|scope| {
@@ -214,6 +241,8 @@ fn is_ready(fd: &UnixStream) -> bool {
 enum Failure {
     /// The socket cannot be used: its path and why.
     Socket(PathBuf, String),
+    /// The capture cannot be written: its path and why.
+    Capture(PathBuf, io::Error),
     /// The gateway did not start.
     Start(StartError),
     /// The host refused us something: what, and its error.
@@ -240,6 +269,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path, why) => write!(f, "cannot use socket {}: {why}", path.display()),
+            Self::Capture(path, error) => {
+                write!(f, "cannot capture to {}: {error}", path.display())
+            }
             Self::Start(error) => error.fmt(f),
             Self::Host(what, error) => write!(f, "{what}: {error}"),
             Self::Link(reason) => write!(f, "the guest's link failed: {reason}"),

@@ -129,6 +129,11 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         self.entries.iter().map(|(_, entry)| &entry.value)
     }
 
+    /// All values with their keys.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(_, entry)| (&entry.key, &entry.value))
+    }
+
     /// All places in use.
     pub(crate) fn places(&self) -> Vec<usize> {
         self.entries.iter().map(|(at, _)| at).collect()

@@ -21,6 +21,7 @@ use crate::gateway::link::Link;
 use crate::gateway::nat::{Table, room_for};
 use crate::gateway::token::Source;
 use crate::gateway::udp;
+use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::metrics::{Counters, DropReason};
 use crate::sys::datagram::{self, Inbox};
 
@@ -45,6 +46,15 @@ struct Side {
     gateway: SocketAddr,
 }
 
+/// One client's exchange.
+#[derive(Debug)]
+struct Client {
+    side: Side,
+    opened: Instant,
+    bytes_to_host: u64,
+    bytes_to_guest: u64,
+}
+
 #[derive(Debug)]
 struct Published {
     socket: UdpSocket,
@@ -59,7 +69,7 @@ struct Published {
 pub(crate) struct PublishedUdp {
     idle: Duration,
     sockets: slab::Slab<Published>,
-    clients: Table<ClientKey, Side>,
+    clients: Table<ClientKey, Client>,
     by_side: HashMap<Side, usize>,
     next_port: u16,
     /// Sockets with something to receive.
@@ -124,8 +134,8 @@ impl PublishedUdp {
     }
 
     fn forget(&mut self, client: usize, counters: &Counters) {
-        if let Some((_, side)) = self.clients.remove(client) {
-            self.by_side.remove(&side);
+        if let Some((_, client)) = self.clients.remove(client) {
+            self.by_side.remove(&client.side);
             counters.udp_clients.subtract(1);
         }
     }
@@ -157,6 +167,9 @@ impl PublishedUdp {
             Ok(_) => {
                 turn.counters.udp_datagrams_to_host.add(1);
                 turn.counters.udp_bytes_to_host.add(payload.len() as u64);
+                if let Some(client) = self.clients.get_mut(at) {
+                    client.bytes_to_host += payload.len() as u64;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 turn.counters.dropped(DropReason::DatagramQueue);
@@ -235,8 +248,9 @@ impl PublishedUdp {
                     // The next edge comes with the next datagram or error.
                     published.readable = count == most;
                     for (client, payload) in inbox.datagrams() {
-                        if let Some(gateway) = self.side_of(at, guest, client, turn) {
-                            udp::deliver(gateway, guest, payload, turn);
+                        if let Some(client) = self.client_of(at, guest, client, turn) {
+                            client.bytes_to_guest += payload.len() as u64;
+                            udp::deliver(client.side.gateway, guest, payload, turn);
                         }
                     }
                 }
@@ -249,19 +263,19 @@ impl PublishedUdp {
         self.inbox = Some(inbox);
     }
 
-    /// The gateway's address and port for a client, which gets one if it has none.
-    fn side_of(
+    /// The client by its address; a new one gets a port of the gateway's.
+    fn client_of(
         &mut self,
         socket: usize,
         guest: SocketAddr,
         client: SocketAddr,
         turn: &Turn<'_, '_>,
-    ) -> Option<SocketAddr> {
+    ) -> Option<&mut Client> {
         let key = ClientKey { socket, client };
         let until = turn.now + self.idle;
         if let Some(at) = self.clients.find(&key) {
             self.clients.extend(at, until);
-            return self.clients.get(at).map(|side| side.gateway);
+            return self.clients.get_mut(at);
         }
         if client.port() == 0 {
             turn.counters.dropped(DropReason::UdpPort);
@@ -277,10 +291,12 @@ impl PublishedUdp {
             turn.counters.dropped(DropReason::MappingLimit);
             return None;
         };
-        let at = self.clients.insert(key, side, until);
+        let opened = turn.now;
+        let client = Client { side, opened, bytes_to_host: 0, bytes_to_guest: 0 };
+        let at = self.clients.insert(key, client, until);
         self.by_side.insert(side, at);
         turn.counters.udp_clients.add(1);
-        Some(side.gateway)
+        self.clients.get_mut(at)
     }
 
     /// A port of the gateway that no other client of this guest's port has: the client's own, or the next
@@ -304,6 +320,20 @@ impl PublishedUdp {
             }
         }
         None
+    }
+
+    /// The clients as the embedder sees them.
+    pub(crate) fn list(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
+        self.clients.entries().map(move |(key, client)| FlowInfo {
+            protocol: Protocol::Udp,
+            guest: client.side.guest,
+            remote: Some(client.side.gateway),
+            client: Some(key.client),
+            state: FlowState::Open,
+            bytes_to_host: client.bytes_to_host,
+            bytes_to_guest: client.bytes_to_guest,
+            age: (now - client.opened).into(),
+        })
     }
 
     /// Forgets every socket and client.

@@ -2,7 +2,11 @@
 //!
 //! Everything the guest does is a call of [`Guest::until`] with a closure that looks at the sockets.
 //! It is called after each batch of frames, and the thread sleeps in poll(2) in between, until frames
-//! come, or room for those that wait, or one of TCP's own timers is due.
+//! come, or room for those that wait, or one of TCP's own timers is due. What the stack cannot do or does
+//! not show goes past it: [`raw`], with [`packets`] made by hand.
+
+pub(super) mod packets;
+pub(super) mod raw;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,14 +17,11 @@ use framegate::MacAddress;
 use smoltcp::iface::{
     Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet,
 };
-use smoltcp::phy::{Device, RxToken, TxToken};
 use smoltcp::socket::tcp;
 use smoltcp::socket::{AnySocket, Socket};
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, IpCidr,
-};
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
+use self::packets::Fragments;
 use super::link::Link;
 
 /// Why a step failed.
@@ -31,16 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Frames received between two looks at the sockets, so that acknowledgements leave early.
 const BATCH: usize = 64;
 
-/// The addresses of both ends.
+/// The addresses of both ends, as far as the guest has learned them.
 #[derive(Clone, Copy)]
-pub(super) struct Addresses {
-    pub(super) guest_mac: MacAddress,
-    pub(super) guest_ipv4: Ipv4Addr,
-    pub(super) ipv4_prefix: u8,
-    pub(super) gateway_ipv4: Ipv4Addr,
-    pub(super) guest_ipv6: Ipv6Addr,
-    pub(super) ipv6_prefix: u8,
-    pub(super) gateway_ipv6: Ipv6Addr,
+struct Addresses {
+    ipv4: Ipv4Addr,
+    gateway_ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+    gateway_ipv6: Ipv6Addr,
 }
 
 /// What a step makes of the sockets.
@@ -58,44 +56,105 @@ pub(super) struct Guest {
     link: Link,
     interface: Interface,
     sockets: SocketSet<'static>,
-    addresses: Addresses,
+    mac: MacAddress,
+    own: Addresses,
+    /// Where [`raw`] sends what is for the gateway.
+    gateway_mac: EthernetAddress,
+    fragments: Fragments,
     /// smoltcp counts time from here.
     booted: Instant,
     next_port: u16,
 }
 
 impl Guest {
-    pub(super) fn new(stream: UnixStream, addresses: Addresses) -> Result<Self, Fault> {
+    /// A guest that knows its MAC address and nothing else.
+    pub(super) fn new(stream: UnixStream, mac: MacAddress) -> Result<Self, Fault> {
         let mut link = Link::new(stream)?;
-        let mut config = Config::new(EthernetAddress(addresses.guest_mac).into());
+        let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = getrandom::u64()?;
-        let mut interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
-        interface.update_ip_addrs(|list| {
-            let ipv4 = IpCidr::new(addresses.guest_ipv4.into(), addresses.ipv4_prefix);
-            let ipv6 = IpCidr::new(addresses.guest_ipv6.into(), addresses.ipv6_prefix);
-            // The list has room for two.
-            let _ = list.push(ipv4).and_then(|()| list.push(ipv6));
-        });
-        interface.routes_mut().add_default_ipv4_route(addresses.gateway_ipv4)?;
-        interface.routes_mut().add_default_ipv6_route(addresses.gateway_ipv6)?;
-        let sockets = SocketSet::new(Vec::new());
-        Ok(Self { link, interface, sockets, addresses, booted: Instant::now(), next_port: 49_152 })
+        let interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
+        Ok(Self {
+            link,
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            mac,
+            own: Addresses {
+                ipv4: Ipv4Addr::UNSPECIFIED,
+                gateway_ipv4: Ipv4Addr::UNSPECIFIED,
+                ipv6: Ipv6Addr::UNSPECIFIED,
+                gateway_ipv6: Ipv6Addr::UNSPECIFIED,
+            },
+            gateway_mac: EthernetAddress::BROADCAST,
+            fragments: Fragments::default(),
+            booted: Instant::now(),
+            next_port: 49_152,
+        })
+    }
+
+    pub(super) fn mac(&self) -> MacAddress {
+        self.mac
+    }
+
+    /// Takes an IPv4 address and a default route.
+    pub(super) fn set_ipv4(&mut self, address: Ipv4Cidr, router: Ipv4Addr) -> Result<(), Fault> {
+        self.add_address(IpCidr::Ipv4(address))?;
+        self.interface.routes_mut().add_default_ipv4_route(router)?;
+        self.own.ipv4 = address.address();
+        self.own.gateway_ipv4 = router;
+        Ok(())
+    }
+
+    /// Takes an IPv6 address whose prefix is on this link, as `gateway` is.
+    pub(super) fn set_ipv6(
+        &mut self,
+        address: Ipv6Addr,
+        prefix: u8,
+        gateway: Ipv6Addr,
+    ) -> Result<(), Fault> {
+        self.add_address(IpCidr::new(address.into(), prefix))?;
+        self.own.ipv6 = address;
+        self.own.gateway_ipv6 = gateway;
+        Ok(())
+    }
+
+    fn add_address(&mut self, address: IpCidr) -> Result<(), Fault> {
+        let mut is_full = false;
+        self.interface.update_ip_addrs(|list| is_full = list.push(address).is_err());
+        if is_full { Err("the guest's stack has no room for the address".into()) } else { Ok(()) }
     }
 
     /// The gateway's address in the family of `of`.
     pub(super) fn gateway(&self, of: IpAddr) -> IpAddr {
         match of {
-            IpAddr::V4(_) => self.addresses.gateway_ipv4.into(),
-            IpAddr::V6(_) => self.addresses.gateway_ipv6.into(),
+            IpAddr::V4(_) => self.own.gateway_ipv4.into(),
+            IpAddr::V6(_) => self.own.gateway_ipv6.into(),
         }
     }
 
     /// The guest's own address in the family of `of`.
     pub(super) fn address(&self, of: IpAddr) -> IpAddr {
         match of {
-            IpAddr::V4(_) => self.addresses.guest_ipv4.into(),
-            IpAddr::V6(_) => self.addresses.guest_ipv6.into(),
+            IpAddr::V4(_) => self.own.ipv4.into(),
+            IpAddr::V6(_) => self.own.ipv6.into(),
         }
+    }
+
+    /// Our end of a connection.
+    pub(super) fn local(&self, socket: SocketHandle) -> Option<SocketAddr> {
+        let local = self.sockets.get::<tcp::Socket<'_>>(socket).local_endpoint()?;
+        Some(SocketAddr::new(local.addr.into(), local.port))
+    }
+
+    /// Frames that were sent and received.
+    pub(super) fn frames(&self) -> u64 {
+        self.link.frames()
+    }
+
+    /// A port of ours that nobody has had before.
+    pub(super) fn port(&mut self) -> u16 {
+        let port = self.next_port;
+        self.next_port = port.checked_add(1).unwrap_or(49_152);
+        port
     }
 
     pub(super) fn add(&mut self, socket: impl AnySocket<'static>) -> SocketHandle {
@@ -128,13 +187,16 @@ impl Guest {
 
     /// Starts a connection with windows of `window` bytes. Use [`until`](Self::until) to see it through.
     pub(super) fn connect(&mut self, to: SocketAddr, window: usize) -> Result<SocketHandle, Fault> {
-        let buffer = || tcp::SocketBuffer::new(vec![0; window]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
-        let port = self.next_port;
-        self.next_port = port.checked_add(1).unwrap_or(49_152);
+        let mut socket = tcp_socket(window);
+        let port = self.port();
         socket.connect(self.interface.context(), to, port)?;
+        Ok(self.add(socket))
+    }
+
+    /// Waits for one connection to a port of ours.
+    pub(super) fn listen(&mut self, port: u16, window: usize) -> Result<SocketHandle, Fault> {
+        let mut socket = tcp_socket(window);
+        socket.listen(port)?;
         Ok(self.add(socket))
     }
 
@@ -193,40 +255,6 @@ impl Guest {
         Ok(())
     }
 
-    /// Asks for the gateway's MAC address with a frame of our own making: smoltcp asks too, when it has
-    /// something to send, but keeps the answer to itself.
-    pub(super) fn ask_for_gateway(&mut self) -> Result<MacAddress, Fault> {
-        let question = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: EthernetAddress(self.addresses.guest_mac),
-            source_protocol_addr: self.addresses.guest_ipv4,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: self.addresses.gateway_ipv4,
-        };
-        let header = EthernetRepr {
-            src_addr: EthernetAddress(self.addresses.guest_mac),
-            dst_addr: EthernetAddress::BROADCAST,
-            ethertype: EthernetProtocol::Arp,
-        };
-        let began = Instant::now();
-        let now = self.now();
-        let place = self.link.transmit(now).ok_or("the link takes no frame")?;
-        place.consume(header.buffer_len() + question.buffer_len(), |buffer| {
-            let mut frame = EthernetFrame::new_unchecked(buffer);
-            header.emit(&mut frame);
-            question.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-        });
-        self.link.send()?;
-        loop {
-            while let Some((frame, _)) = self.link.receive(now) {
-                if let Some(mac) = frame.consume(|frame| answer(frame, self.addresses)) {
-                    return Ok(mac);
-                }
-            }
-            self.sleep(began)?;
-        }
-    }
-
     /// Hands a batch of frames to smoltcp; whether there may be more.
     fn receive_batch(&mut self) -> bool {
         let now = self.now();
@@ -264,19 +292,10 @@ impl Guest {
     }
 }
 
-/// The gateway's MAC address, if this frame is its answer.
-fn answer(frame: &[u8], addresses: Addresses) -> Option<MacAddress> {
-    let frame = EthernetFrame::new_checked(frame).ok()?;
-    if frame.ethertype() != EthernetProtocol::Arp {
-        return None;
-    }
-    match ArpRepr::parse(&ArpPacket::new_checked(frame.payload()).ok()?).ok()? {
-        ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
-            source_hardware_addr,
-            source_protocol_addr,
-            ..
-        } if source_protocol_addr == addresses.gateway_ipv4 => Some(source_hardware_addr.0),
-        _ => None,
-    }
+fn tcp_socket(window: usize) -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; window]);
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    socket
 }

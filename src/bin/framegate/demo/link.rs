@@ -28,6 +28,7 @@ pub(super) struct Link {
     stream: UnixStream,
     inbox: Inbox,
     outbox: Outbox,
+    received: u64,
     /// What went wrong inside smoltcp's calls, which cannot say so themselves.
     fault: Option<io::Error>,
 }
@@ -39,7 +40,8 @@ impl Link {
         Ok(Self {
             stream,
             inbox: Inbox { bytes: vec![0; INBOX], filled: 0..0 },
-            outbox: Outbox { bytes: Vec::with_capacity(2 * OUTBOX) },
+            outbox: Outbox { bytes: Vec::with_capacity(2 * OUTBOX), frames: 0 },
+            received: 0,
             fault: None,
         })
     }
@@ -51,6 +53,11 @@ impl Link {
             return Err(fault);
         }
         self.outbox.write_to(&mut self.stream)
+    }
+
+    /// Frames that were sent and received so far.
+    pub(super) fn frames(&self) -> u64 {
+        self.outbox.frames + self.received
     }
 
     /// Whether frames wait for room in the stream.
@@ -112,6 +119,7 @@ impl Device for Link {
     ) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
         let next = self.next_frame();
         let place = self.note(next)?;
+        self.received += 1;
         let frame = self.inbox.bytes.get(place)?;
         Some((Received(frame), Sending(&mut self.outbox)))
     }
@@ -188,6 +196,8 @@ impl Inbox {
 /// What waits to be sent: a part of a frame at the most at the front, whole frames behind it.
 struct Outbox {
     bytes: Vec<u8>,
+    /// Those that were ever put here.
+    frames: u64,
 }
 
 impl Outbox {
@@ -200,6 +210,7 @@ impl Outbox {
         // smoltcp keeps to the MTU that it was told, so this is no larger than MAX_FRAME.
         let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
         self.bytes.extend_from_slice(&prefix);
+        self.frames += 1;
         let start = self.bytes.len();
         self.bytes.resize(start + len, 0);
         self.bytes.get_mut(start..).unwrap_or_default()

@@ -1,7 +1,8 @@
-//! The host's side of the demonstration: ordinary blocking TCP servers on loopback, one thread each.
+//! The host's side of the demonstration: ordinary blocking servers on loopback, one thread for each of
+//! TCP's.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -103,6 +104,27 @@ pub(super) fn echo(loopback: IpAddr, guests: usize) -> io::Result<Server<()>> {
         }
         Ok(())
     })
+}
+
+/// Returns one byte, and waits for the connection to be reset.
+pub(super) fn until_reset(loopback: IpAddr) -> io::Result<Server<()>> {
+    Server::start(loopback, |listener| {
+        let mut stream = accept(&listener)?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        stream.write_all(&byte)?;
+        match stream.read(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            other => Err(io::Error::other(format!("no reset: {other:?}"))),
+        }
+    })
+}
+
+/// A UDP socket for a conversation with the guest.
+pub(super) fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// A port where nobody listens: the one that the system would give the next server.
