@@ -286,7 +286,7 @@ impl Gateway {
             recorder: self.tap.as_mut().map(Tap::recorder),
             ..Outlet::new(queues, counters)
         };
-        room_by_rate(network, &outlet);
+        room_by_rate(network, &outlet, link);
         let mut intake = Intake {
             limiter: from_guest,
             drops: self.overflow == Overflow::Drop,
@@ -359,10 +359,10 @@ fn now(started: time::Instant) -> Instant {
 
 /// Wakes those that the rate limit has held back, as far as there are tokens again. A few of them: they
 /// will be at its end soon, and a thousand flows that ask in vain cost more than what they wait for.
-fn room_by_rate(network: &mut Network, outlet: &Outlet<'_>) {
+fn room_by_rate(network: &mut Network, outlet: &Outlet<'_>, link: &Link) {
     let Some(limiter) = &outlet.limiter else { return };
     // Without room in the queue its bell will ring, for all that wait.
-    if limiter.take_refused() && outlet.has_room() && network.some_room_to_guest() {
+    if limiter.take_refused() && outlet.has_room() && network.some_room_to_guest(outlet, link) {
         limiter.refuse();
     }
 }

@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use framegate::{Builder, Capture, Dns, Publish, RateLimit, RelayStream, Runtime};
+use framegate::{
+    Builder, Capture, Dns, NetworkFrameQueues, Publish, RateLimit, RelayStream, Runtime,
+};
 
 use support_guest::host::Server;
 use support_guest::listening::client_of;
@@ -99,9 +101,14 @@ fn with_everything_open_and_nothing_to_do() {
         // Clients of published ports, of which the guest answers none.
         let _client = client_of(tcp.addresses[0]);
         datagrams.send_to(b"hello", udp.addresses[0]).unwrap();
-        raw.until("all of it", &runtime, |stats| {
-            (stats.tcp_flows, stats.udp_mappings, stats.udp_clients) == (7, 1, 1)
-        });
+        let until = Instant::now() + PATIENCE;
+        while {
+            let stats = runtime.stats();
+            (stats.tcp_flows, stats.udp_mappings, stats.udp_clients) != (7, 1, 1)
+        } {
+            let _ = raw.wire.receive(Duration::from_millis(1));
+            assert!(Instant::now() < until, "{}", runtime.stats());
+        }
         while events.try_next().is_some() {}
         sleeps(&runtime, |time| while raw.wire.receive(time).is_some() {});
     }
@@ -160,4 +167,42 @@ fn while_everything_waits_for_the_guest() {
     runtime.shutdown();
     writer.join().unwrap();
     let _ = flow.read(&mut [0; 1]);
+}
+
+#[test]
+fn while_many_mappings_wait_for_room_that_no_datagram_fits() {
+    const MAPPINGS: u16 = 150;
+    // Nobody takes from them: no room is made.
+    let queues = NetworkFrameQueues::try_shared(256).unwrap();
+    let builder = Runtime::builder().host_loopback(true);
+    let runtime = builder.start_with_queues(queues.clone()).unwrap();
+    let server = bound();
+    let address = gateway(server.local_addr().unwrap().port());
+    let mapped: Vec<SocketAddr> = (0..MAPPINGS)
+        .map(|n| {
+            let frame = Datagram::new(4000 + n, address, b"hello").frame();
+            queues.push_from_guest().push(frame).unwrap();
+            server.recv_from(&mut [0; 8]).unwrap().1
+        })
+        .collect();
+    // Held back by a rate, and then by the queue of a guest that reads nothing.
+    let rate = |rate| runtime.handle().set_rate_limits(RateLimit::default(), rate).unwrap();
+    let mut nothing = RateLimit::packets(0);
+    nothing.burst_packets = 0;
+    rate(nothing);
+    for _ in 0..4 {
+        for to in &mapped {
+            server.send_to(&[0; 1000], to).unwrap();
+        }
+    }
+    sleeps_unread(&runtime);
+    rate(RateLimit::bytes(1 << 40));
+    sleeps_unread(&runtime);
+    let all = 4 * u64::from(MAPPINGS);
+    assert!(runtime.stats().udp_datagrams_to_guest < all, "the guest has everything already");
+    let until = Instant::now() + PATIENCE;
+    while runtime.stats().udp_datagrams_to_guest < all {
+        while queues.drain_to_guest().pop().is_some() {}
+        assert!(Instant::now() < until, "forgotten: {}", runtime.stats());
+    }
 }

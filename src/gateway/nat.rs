@@ -33,13 +33,15 @@ use tracing::warn;
 pub(crate) use self::socket::Carried;
 pub(crate) use self::table::Table;
 
-use self::mapping::{Mapping, Outgoing};
+use self::mapping::{Mapping, Outgoing, count_to_host};
 use self::peers::Peers;
 use self::socket::NatSocket;
 use super::answer::answer_failed_send;
+use super::device::Outlet;
 use super::flows::Turn;
 use super::host::ConnectError;
 use super::icmp::{IcmpError, Unreachable, answer_error};
+use super::link::Link;
 use super::packet;
 use super::policy::Decision;
 use super::token::Source;
@@ -52,6 +54,8 @@ use crate::sys::datagram::{BATCH, Inbox};
 const WAITING: usize = 256;
 /// Bytes of all packets that may wait for the host.
 const WAITING_BYTES: usize = 4 << 20;
+/// The largest datagram, in bytes behind its IP header.
+const LARGEST: usize = 65_535;
 /// Packets that a mapping receives before others have their turn.
 const RECEIVES: usize = 128;
 
@@ -474,27 +478,17 @@ impl Nat {
 /// How many datagrams of the largest size have room on their way to the guest, and may be sent by the rate
 /// limit. An empty queue has room for one, which is dropped if it is too large for the whole queue.
 pub(crate) fn room_for(turn: &Turn<'_, '_>, ipv6: bool) -> usize {
-    const LARGEST: usize = 65_535;
     if !turn.outlet.admits() {
         return 0;
     }
     let most = if turn.outlet.is_limited() { 1 } else { Inbox::SLOTS };
     let room = packet::room_for(turn.outlet, turn.link, ipv6, LARGEST).min(most);
-    // Refused, this rings when there is room.
-    if room > 0 || packet::has_room_for(turn.outlet, turn.link, ipv6, LARGEST) {
-        return room.max(1);
-    }
-    usize::from(turn.outlet.queues.host_to_guest.is_empty())
+    if room > 0 { room } else { usize::from(has_room(turn.outlet, turn.link, ipv6)) }
 }
 
-fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
-    match carried {
-        Carried::Udp => {
-            turn.counters.udp_datagrams_to_host.add(1);
-            turn.counters.udp_bytes_to_host.add(len);
-        }
-        Carried::Echo => turn.counters.pings_to_host.add(1),
-    }
+/// Whether one such datagram has room. After `false` the queue's bell rings when there is more.
+pub(crate) fn has_room(outlet: &Outlet<'_>, link: &Link, ipv6: bool) -> bool {
+    packet::has_room_for(outlet, link, ipv6, LARGEST) || outlet.queues.host_to_guest.is_empty()
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use mio::event::Event;
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant;
 
+use super::device::Outlet;
 use super::dhcp::DhcpServer;
 use super::dns::Forwarder;
 use super::flows::{Flows, Turn};
 use super::icmp::{IcmpError, answer_error};
 use super::link::Link;
-use super::nat::{Carried, Nat, NatLimits};
+use super::nat::{self, Carried, Nat, NatLimits};
 use super::publish::PublishedPorts;
 use super::reassembly::Reassembly;
 use super::router::Router;
@@ -123,9 +124,13 @@ impl Network {
     }
 
     /// Wakes a few of those that wait for room; `true` if more of them wait.
-    pub(crate) fn some_room_to_guest(&mut self) -> bool {
-        self.published_udp.room_to_guest();
+    pub(crate) fn some_room_to_guest(&mut self, outlet: &Outlet<'_>, link: &Link) -> bool {
         let flows = self.flows.some_room_to_guest(SERVICES);
+        // A datagram may need more than a segment does. Without it the bell will ring for all that wait.
+        if !nat::has_room(outlet, link, true) {
+            return flows;
+        }
+        self.published_udp.room_to_guest();
         let udp = self.udp.some_room_to_guest(MAPPINGS);
         let ping = self.ping.some_room_to_guest(MAPPINGS);
         flows || udp || ping

@@ -141,3 +141,14 @@ impl Mapping {
         mtu
     }
 }
+
+/// Counts a packet of the guest that the host has taken.
+pub(super) fn count_to_host(carried: Carried, len: u64, turn: &Turn<'_, '_>) {
+    match carried {
+        Carried::Udp => {
+            turn.counters.udp_datagrams_to_host.add(1);
+            turn.counters.udp_bytes_to_host.add(len);
+        }
+        Carried::Echo => turn.counters.pings_to_host.add(1),
+    }
+}
