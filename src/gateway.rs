@@ -212,35 +212,9 @@ impl Gateway {
     pub(crate) fn run(mut self) -> StopReason {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            let wakes = self.queues.guest_wake.take();
-            if wakes.space() {
-                self.network.room_to_guest();
-            }
-            if wakes.relay() {
-                self.network.relay_news();
-            }
-            if let Err(error) = self.dispatch(&events) {
-                return StopReason::HostFault("watch the stream", error.kind());
-            }
-            let ended = self.turn(wakes.is_down());
-            let reason = match &ended {
-                Ended::Link(reason) => Some(reason.clone()),
-                _ => wakes.is_down().then_some(StopReason::Requested),
-            };
-            if let Some(reason) = reason {
-                self.network.close_all(&self.counters);
-                return reason;
-            }
-            let has_frames = match ended {
-                Ended::OverBudget => true,
-                Ended::Held => false,
-                _ => self.halves.as_ref().is_some_and(Halves::may_receive),
-            };
-            let has_work = has_frames || self.network.has_work() || !self.control.is_empty();
-            let timeout = if has_work || !self.queues.guest_wake.arm() {
-                Some(time::Duration::ZERO)
-            } else {
-                self.until_next_deadline()
+            let timeout = match self.round(&events) {
+                Ok(timeout) => timeout,
+                Err(reason) => return reason,
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -249,6 +223,40 @@ impl Gateway {
                 _ => {}
             }
         }
+    }
+
+    /// Steps 1 to 4, and how long the fifth may wait.
+    fn round(&mut self, events: &Events) -> Result<Option<time::Duration>, StopReason> {
+        let wakes = self.queues.guest_wake.take();
+        if wakes.space() {
+            self.network.room_to_guest();
+        }
+        if wakes.relay() {
+            self.network.relay_news();
+        }
+        if let Err(error) = self.dispatch(events) {
+            return Err(StopReason::HostFault("watch the stream", error.kind()));
+        }
+        let ended = self.turn(wakes.is_down());
+        let reason = match &ended {
+            Ended::Link(reason) => Some(reason.clone()),
+            _ => wakes.is_down().then_some(StopReason::Requested),
+        };
+        if let Some(reason) = reason {
+            self.network.close_all(&self.counters);
+            return Err(reason);
+        }
+        let has_frames = match ended {
+            Ended::OverBudget => true,
+            Ended::Held => false,
+            _ => self.halves.as_ref().is_some_and(Halves::may_receive),
+        };
+        let has_work = has_frames || self.network.has_work() || !self.control.is_empty();
+        Ok(if has_work || !self.queues.guest_wake.arm() {
+            Some(time::Duration::ZERO)
+        } else {
+            self.until_next_deadline()
+        })
     }
 
     /// Notes what the kernel has said, and takes back the ends of the stream that are free.
