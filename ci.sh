@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # The project's checks, the same by hand and on CI.
 #
-#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | fuzz | all
+#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | counts | fuzz | all
+#                      bench | bench-update
+#
+# Not part of all: bench prints what each part of the per-packet path costs, in time and in instructions.
+# counts is its second half, and fails if a count has risen above benches/instructions.txt, which
+# bench-update writes anew.
 #
 # Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
 # keep the others from running, and makes the whole fail.
@@ -77,6 +82,14 @@ fuzz_run() {
         -timeout=10 -max_total_time="$FUZZ_SECONDS"
 }
 
+# What they measure is no API: the crate shows it under a cfg of theirs.
+benches() {
+    local verb="$1"
+    shift
+    RUSTFLAGS='--cfg framegate_bench' CARGO_TARGET_DIR="$target/bench" \
+        "${limit[@]}" cargo "$verb" --locked --manifest-path benches/Cargo.toml "$@"
+}
+
 seeds() {
     CARGO_MANIFEST_DIR="$PWD/fuzz" rustc --edition 2024 -o "$scratch/seeds" \
         fuzz/examples/seeds/main.rs && "$scratch/seeds" --check
@@ -84,6 +97,7 @@ seeds() {
 
 do_fmt() {
     step 'format' cargo fmt --all --check
+    step 'format of the benches' cargo fmt --manifest-path benches/Cargo.toml --check
     step 'format of the fuzz crate' cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
 
@@ -94,6 +108,7 @@ do_lint() {
     step 'lint, no features' "${clippy[@]}" -p framegate --no-default-features -- -D warnings
     step 'lint, loom' env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" \
         "${clippy[@]}" -p framegate-loom-tests -- -D warnings
+    step 'lint, benches' benches clippy --all-targets -- -D warnings
     step 'lint, fuzz crate' env RUSTFLAGS='--cfg fuzzing' CARGO_TARGET_DIR="$target/fuzz" \
         "${clippy[@]}" --manifest-path fuzz/Cargo.toml -- -D warnings
 }
@@ -110,6 +125,8 @@ do_docs() {
 # By hand: cargo deny check advisories
 do_deny() {
     step 'licences, bans, sources' cargo deny --all-features check bans licenses sources
+    step 'licences, bans, sources of the benches' \
+        cargo deny --manifest-path benches/Cargo.toml check bans licenses sources
 }
 
 # Without CI's promise that nothing is skipped: what needs root is skipped here, and run by netns.
@@ -139,6 +156,21 @@ do_loom() {
         cargo test --locked -p framegate-loom-tests --release -- --nocapture
 }
 
+# Only counts can fail: times are another thing on every machine, and on a busy one.
+do_counts() {
+    step 'benches: each part once' benches test --release --all-targets
+    step 'benches: instruction counts' benches run --release --bin instructions
+}
+
+do_bench() {
+    step 'benches: times' benches bench --bench times -- --quick --noplot
+    step 'benches: instruction counts' benches run --release --bin instructions
+}
+
+do_bench-update() {
+    step 'benches: new instruction counts' benches run --release --bin instructions update
+}
+
 do_fuzz() {
     step 'fuzz: the seeds are those of their generator' seeds
     step 'fuzz: build' fuzz build
@@ -156,6 +188,7 @@ do_all() {
     do_demo
     do_netns
     do_loom
+    do_counts
     do_fuzz
 }
 

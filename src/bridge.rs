@@ -40,6 +40,8 @@ mod hand_over;
 mod reader;
 mod writer;
 
+#[cfg(framegate_bench)]
+pub(crate) mod by_hand;
 #[cfg(any(fuzzing, test))]
 mod check;
 #[cfg(test)]

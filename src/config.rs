@@ -462,8 +462,8 @@ impl Builder {
         Runtime::start_on_queues(self.0, queues)
     }
 
-    /// The configuration as it stands, for tests and fuzzers.
-    #[cfg(any(fuzzing, test))]
+    /// The configuration as it stands, for tests, fuzzers and benchmarks.
+    #[cfg(any(fuzzing, framegate_bench, test))]
     pub(crate) fn into_config_for_tests(self) -> Config {
         self.0
     }

@@ -18,6 +18,8 @@ mod autoconfiguration;
 #[cfg(test)]
 mod bench;
 mod buffer_end;
+#[cfg(framegate_bench)]
+pub(crate) mod by_hand;
 #[cfg(any(fuzzing, test))]
 mod check;
 mod classify;

@@ -140,6 +140,11 @@ pub use runtime::Runtime;
 #[doc(hidden)]
 pub mod fuzz;
 
+/// The parts of the per-packet path, one by one, for the benchmarks. Not API.
+#[cfg(all(feature = "runtime", framegate_bench))]
+#[doc(hidden)]
+pub mod bench;
+
 /// The examples of the README compile.
 #[cfg(all(doctest, feature = "runtime"))]
 #[doc = include_str!("../README.md")]
