@@ -1,6 +1,6 @@
 //! What the benchmarks call: the parts of the per-packet path that are no API.
 
-pub use crate::bridge::by_hand::{Cut, Framing, Merge};
+pub use crate::bridge::by_hand::{Cut, Framing};
 pub use crate::gateway::by_hand::{Classify, Nic};
 
 /// The one's complement sum of these bytes.

@@ -26,8 +26,8 @@
 //! # What costs and what does not
 //!
 //! At an MTU of 1500 the cost is for each frame, not for each byte, so a frame that only continues
-//! the one before is appended to it while it is copied out of the receive buffer ([`merge`]), and
-//! what the gateway sends as one frame is cut while the vectored send is built ([`cut`]).
+//! the one before is appended to it in the receive buffer ([`merge`]), and what the gateway sends
+//! as one frame is cut while the vectored send is built ([`cut`]).
 
 pub(crate) mod framing;
 mod merge;

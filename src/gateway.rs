@@ -75,6 +75,7 @@ use self::link::Link;
 use self::network::Network;
 use self::shaper::{Limiter, Shaper};
 use self::token::Source;
+use crate::bridge::Received;
 use crate::capture::Tap;
 use crate::config::{Config, Overflow};
 use crate::control::{Command, Control};
@@ -309,6 +310,7 @@ impl Gateway {
         let mut ended = from_queue(queues, frames, network, &mut intake, &mut turn);
         if let (Ended::Drained, Some(halves), false) = (&ended, &mut *halves, is_down) {
             ended = from_stream(halves, network, &mut intake, &mut turn);
+            halves.count();
         }
         for command in std::iter::from_fn(|| control.next()).take(COMMANDS) {
             match command {
@@ -406,6 +408,16 @@ impl Intake<'_> {
             turn.outlet.queues.recycle(buffer);
         }
     }
+
+    /// As [`take`](Self::take), for a frame that lies in the receive buffer.
+    fn take_in_place(&mut self, frame: &[u8], network: &mut Network, turn: &mut Turn<'_, '_>) {
+        if self.drops && !self.limiter.has_tokens() {
+            turn.counters.dropped(DropReason::RateLimit);
+        } else {
+            self.limiter.charge(frame);
+            network.handle_in_place(frame, turn);
+        }
+    }
 }
 
 /// Handles the frames that the reader, or the embedder, has pushed.
@@ -439,27 +451,28 @@ fn from_stream(
 ) -> Ended {
     let mut frames = 0;
     let mut bytes = 0;
+    let mut has_received = false;
     while frames < STREAM_FRAMES && bytes < BYTES {
-        if halves.may_receive() && intake.holds() {
+        if (halves.has_frame() || halves.may_receive()) && intake.holds() {
             return Ended::Held;
         }
-        let receiver = match halves.receive() {
-            Ok(Some(receiver)) => receiver,
-            Ok(None) => return Ended::Drained,
-            Err(reason) => return Ended::Link(reason),
-        };
-        let batch = receiver.frames();
-        while !batch.is_empty() {
-            if intake.holds() {
-                return Ended::Held;
+        match halves.next_frame() {
+            Ok(Some(frame)) => {
+                frames += 1;
+                bytes += frame.len();
+                intake.take_in_place(frame, network, turn);
+                continue;
             }
-            let Some(frame) = batch.pop_front() else { break };
-            frames += 1;
-            bytes += frame.len();
-            intake.take(frame, network, turn);
+            Ok(None) => {}
+            Err(reason) => return Ended::Link(reason),
         }
-        if !receiver.is_behind() {
+        if has_received && !halves.is_behind() {
             return Ended::Drained;
+        }
+        match halves.receive() {
+            Ok(Received::Bytes) => has_received = true,
+            Ok(Received::Nothing) => return Ended::Drained,
+            Err(reason) => return Ended::Link(reason),
         }
     }
     // The reader would only fill the queue, and out there nobody sees the VMM hang up.

@@ -176,6 +176,14 @@ impl NetworkFrameQueues {
         self.pool.take(len)
     }
 
+    /// A buffer with the bytes of a frame that lies elsewhere.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn copy_of(&self, frame: &[u8]) -> Vec<u8> {
+        let mut buffer = self.buffer(frame.len());
+        buffer.extend_from_slice(frame);
+        buffer
+    }
+
     /// A buffer of `len` bytes for a caller that writes every one of them: what is in it is left over
     /// from other frames of this NIC.
     #[cfg(feature = "runtime")]

@@ -2,9 +2,7 @@
 
 use super::cut::cut;
 use super::framing::Decoder;
-use super::merge::Merger;
-use crate::queues::NetworkFrameQueues;
-use crate::sync::Arc;
+use super::merge::next_merged;
 
 /// Finds the frames in a stream.
 #[derive(Debug)]
@@ -28,6 +26,16 @@ impl Framing {
         len
     }
 
+    /// Goes through the whole frames with those merged that continue each other; says how many there are.
+    pub fn merge(&mut self) -> usize {
+        let mut frames = 0;
+        while let Ok(Some(merged)) = next_merged(&mut self.0) {
+            std::hint::black_box(merged.frame);
+            frames += 1;
+        }
+        frames
+    }
+
     /// Goes through the whole frames; says how many bytes they have.
     pub fn decode(&mut self) -> usize {
         let mut bytes = 0;
@@ -35,35 +43,6 @@ impl Framing {
             bytes += frame.len();
         }
         bytes
-    }
-}
-
-/// Makes a batch of frames.
-#[derive(Debug)]
-pub struct Merge {
-    merger: Merger,
-    queues: Arc<NetworkFrameQueues>,
-}
-
-impl Merge {
-    /// With buffers of these queues.
-    pub fn new(queues: &Arc<NetworkFrameQueues>) -> Self {
-        Self { merger: Merger::default(), queues: Arc::clone(queues) }
-    }
-
-    /// Adds frames to the batch.
-    pub fn push<'f>(&mut self, frames: impl IntoIterator<Item = &'f [u8]>) {
-        for frame in frames {
-            self.merger.push(frame, &self.queues);
-        }
-    }
-
-    /// Ends the batch, gives its buffers back, and says how many frames it had.
-    pub fn finish(&mut self) -> usize {
-        let frames = self.merger.finish();
-        let len = frames.len();
-        frames.drain(..).for_each(|frame| self.queues.recycle(frame));
-        len
     }
 }
 

@@ -7,9 +7,8 @@ use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use super::cut::cut;
 use super::framing::{Decoder, MAX_FRAME, prefix};
-use super::merge::Merger;
+use super::merge::next_merged;
 use crate::error::FramingViolation;
-use crate::queues::NetworkFrameQueues;
 use crate::wire::{TcpLayout, be16, be32, flag, tcp_layout};
 
 /// A frame as the oracle sees it: bytes at a place in a stream, or one that must stay as it is.
@@ -79,18 +78,31 @@ fn streams(frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Item>> {
     streams
 }
 
-/// Merges frames as the reader does, batch by batch.
-pub(crate) fn merge(frames: &[Vec<u8>], queues: &NetworkFrameQueues) -> Vec<Vec<u8>> {
-    let mut merger = Merger::default();
+/// Merges frames as the receive half does.
+pub(crate) fn merge(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let bytes: Vec<u8> =
+        frames.iter().flat_map(|frame| [&prefix(frame.len())[..], frame].concat()).collect();
+    let mut stream = &bytes[..];
+    let mut decoder = Decoder::new();
     let mut out = Vec::new();
-    for frame in frames {
-        merger.push(frame, queues);
-        if merger.is_full() {
-            out.extend(merger.finish().drain(..));
+    let (mut count, mut len) = (0, 0);
+    loop {
+        while let Some(merged) = next_merged(&mut decoder).expect("these are frames") {
+            count += merged.count;
+            len += merged.bytes;
+            out.push(merged.frame.to_vec());
         }
+        if stream.is_empty() {
+            break;
+        }
+        let space = decoder.space();
+        let n = space.len().min(stream.len());
+        space[..n].copy_from_slice(&stream[..n]);
+        decoder.filled(n);
+        stream = &stream[n..];
     }
-    out.extend(merger.finish().drain(..));
-    assert_eq!(out.len() as u64 + merger.take_merged(), frames.len() as u64);
+    assert_eq!(count, frames.len() as u64);
+    assert_eq!(len, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
     out
 }
 
@@ -245,8 +257,7 @@ pub(crate) fn fuzz(data: &[u8]) {
         let mut sequences = [u32::MAX - 3000, 0, 0, 0];
         frames.iter_mut().for_each(|frame| dress_up(frame, &mut sequences));
     }
-    let queues = NetworkFrameQueues::shared(1);
-    let merged = merge(&frames, &queues);
+    let merged = merge(&frames);
     assert_merged(&frames, &merged);
     let max_frame = 55 + usize::from(limit) * 6;
     for frame in &merged {

@@ -1,6 +1,6 @@
 //! The stream's framing: a 4-byte big-endian length, then that many bytes of Ethernet frame.
 //!
-//! The decoder owns the one receive buffer and borrows frames from it; a length that the stream
+//! The decoder owns the one receive buffer, and says where in it the frames lie; a length that the stream
 //! claims never decides what is allocated.
 
 use std::ops::Range;
@@ -37,8 +37,8 @@ impl Decoder {
         Self { buffer: vec![0; BUFFER].into_boxed_slice(), held: 0..0, violation: None }
     }
 
-    /// Where the next bytes of the stream go. Never empty if [`next_frame`](Self::next_frame) was
-    /// called until it had no more: what is left then is less than one frame.
+    /// Where the next bytes of the stream go. Never empty if frames were taken until there were no more:
+    /// what is left then is less than one frame.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.held.is_empty() {
             self.held = 0..0;
@@ -54,11 +54,12 @@ impl Decoder {
         self.held.end = self.held.end.saturating_add(n).min(self.buffer.len());
     }
 
-    /// The next whole frame, or `None` if more bytes are needed for one.
+    /// Where in [`bytes`](Self::bytes) the next whole frame lies, or `None` if more bytes are needed for
+    /// one. It stays the next until it is [taken](Self::take).
     ///
     /// # Errors
     /// The first length that no frame can have, and the same for ever after.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<&[u8]>, FramingViolation> {
+    pub(crate) fn peek(&mut self) -> Result<Option<Range<usize>>, FramingViolation> {
         if let Some(violation) = self.violation {
             return Err(violation);
         }
@@ -72,11 +73,30 @@ impl Decoder {
                 return Err(violation);
             }
         };
-        let frame = rest.get(..len);
-        if frame.is_some() {
-            self.held.start += PREFIX + len;
-        }
-        Ok(frame)
+        let start = self.held.start + PREFIX;
+        Ok((len <= rest.len()).then(|| start..start + len))
+    }
+
+    /// Takes the frame that [`peek`](Self::peek) found. Its bytes stay where they are until the next call
+    /// of [`space`](Self::space).
+    pub(crate) fn take(&mut self, frame: &Range<usize>) {
+        self.held.start = frame.end.min(self.held.end);
+    }
+
+    /// The receive buffer. Frames that were taken may be changed there.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// Takes the next whole frame, if there is one.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    #[cfg(any(fuzzing, framegate_bench, test))]
+    pub(crate) fn next_frame(&mut self) -> Result<Option<&[u8]>, FramingViolation> {
+        let Some(frame) = self.peek()? else { return Ok(None) };
+        self.take(&frame);
+        Ok(self.buffer.get(frame))
     }
 }
 

@@ -1,229 +1,214 @@
-//! Merge on the way in: a TCP segment that only continues the one before it in its flow is appended
-//! to that frame, so that the queue, the flow lookup and smoltcp see one frame where there were
-//! forty.
+//! Merge on the way in: TCP segments that only continue the one before them are appended to that
+//! frame, so that the queue, the flow lookup and smoltcp see one frame where there were forty.
+//!
+//! It is done in the receive buffer: a payload moves down to the end of the one before it, over the
+//! prefix and the headers between the two, which say nothing new.
 //!
 //! # The rules
 //!
 //! A frame is *plain* if it is TCP with a payload and the flags ACK or ACK and PSH alone, over IPv4
 //! without options, with a right header checksum and unfragmented, or over IPv6 without extension
-//! headers. A plain frame is appended to the last frame of its flow if that is plain and open, and
-//! the two differ in nothing but lengths, IPv4 identification, checksums, sequence number (which
-//! must be the next) and PSH. PSH is carried over and closes the frame, as the kernel's GRO does.
+//! headers. A plain frame is appended to the plain frame before it if the two differ in nothing but
+//! lengths, IPv4 identification, checksums, sequence number (which must be the next) and PSH. PSH is
+//! carried over and ends the merged frame, as it does in the kernel's GRO.
 //!
-//! * *Order within a flow is kept.* A frame that cannot be appended closes its flow's open frame.
-//! * *Frames of different flows may change places*: an appended payload moves up to the place of
-//!   the frame that it continues. Nothing depends on the order between flows.
-//! * *Nothing is held back.* The open frames end with the batch; there is no timer.
+//! * *Order is kept*, between flows too: only neighbours merge. A guest that cuts its own super-segments
+//!   sends the pieces one after the other, however many flows it has.
+//! * *Nothing is held back.* A merged frame ends with what was received; there is no timer.
 //!
 //! The merged frame's TCP checksum is that of its first segment and so is wrong. The gateway does
 //! not verify the guest's L4 checksums: with checksum offload they are partial from the start.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::framing::MAX_FRAME;
-use crate::queues::NetworkFrameQueues;
-use crate::wire::{TcpLayout, be16, be32, checksum, flag, tcp_layout};
+use super::framing::{Decoder, MAX_FRAME};
+use crate::error::FramingViolation;
+use crate::wire::{ETHERNET, TcpLayout, be16, be32, checksum, flag, tcp_layout};
 
 #[cfg(test)]
 mod tests;
 
-/// How many flows of one batch can have an open frame.
-const FLOWS: usize = 8;
-
-/// A batch ends at this many frames, or at this much buffer capacity: what the reader holds in its
-/// hands is bounded whatever the guest sends.
-const MAX_FRAMES: usize = 256;
-const MAX_BYTES: usize = 1 << 20;
-
 /// The largest IPv4 total length, and the largest IPv6 payload length.
 const MAX_IP: usize = 65_535;
 
-/// Collects one batch of frames.
-#[derive(Debug, Default)]
-pub(crate) struct Merger {
-    frames: VecDeque<Vec<u8>>,
-    open: Vec<Open>,
-    capacity: usize,
-    merged: u64,
-}
+/// Room for the longest headers there are, Ethernet, IPv6, and TCP with all options, and so many bytes that
+/// they are compared without a loop.
+const HEAD: usize = 128;
+const _: () = assert!(HEAD >= ETHERNET + 40 + 60);
 
-/// A plain frame of the batch that may still grow.
+/// The first bytes of a frame, and zeros after its end.
+type Head = [u8; HEAD];
+
+/// One or more frames of the stream as one frame.
 #[derive(Debug)]
-struct Open {
-    flow: Flow,
-    /// Its index in the batch.
-    at: usize,
+pub(crate) struct Merged<'d> {
+    pub(crate) frame: &'d mut [u8],
+    /// How many frames it was on the wire, and how many bytes these had.
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Takes the next frame, with those after it that continue it. `None` if there is no whole one.
+///
+/// # Errors
+/// The violation, once every frame before it was taken.
+pub(crate) fn next_merged(decoder: &mut Decoder) -> Result<Option<Merged<'_>>, FramingViolation> {
+    let Some(first) = decoder.peek()? else { return Ok(None) };
+    decoder.take(&first);
+    let mut count = 1;
+    let mut bytes = first.len() as u64;
+    let mut whole = first.clone();
+    if let Some(mut run) = Run::open(decoder.bytes().get(first).unwrap_or_default()) {
+        // A violation after this frame is for the next call to report.
+        while let Ok(Some(next)) = decoder.peek()
+            && let Some(payload) =
+                run.continued_by(decoder.bytes().get(next.clone()).unwrap_or_default())
+        {
+            decoder.take(&next);
+            count += 1;
+            bytes += next.len() as u64;
+            let from = next.start + payload.start..next.start + payload.end;
+            decoder.bytes().copy_within(from, whole.start + run.end);
+            run.end += payload.len();
+            if run.has_push {
+                break;
+            }
+        }
+        if count > 1 {
+            whole.end = whole.start + run.end;
+            run.close(decoder.bytes().get_mut(whole.clone()).unwrap_or_default());
+        }
+    }
+    let frame = decoder.bytes().get_mut(whole).unwrap_or_default();
+    Ok(Some(Merged { frame, count, bytes }))
+}
+
+/// A plain frame that may still grow.
+#[derive(Debug)]
+struct Run {
     layout: TcpLayout,
+    /// Where its payload ends now.
+    end: usize,
     next_sequence: u32,
-    grown: bool,
+    has_push: bool,
+    /// The headers of the first frame, and which of their bits those of the next must have too.
+    head: Head,
+    mask: Head,
+    /// The partial sum of the IPv4 header's fixed words.
+    fixed_sum: u64,
 }
 
-/// Addresses and ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Flow {
-    ipv6: bool,
-    ports: u32,
-    addresses: [u8; 32],
-}
-
-impl Merger {
-    /// Adds a frame to the batch.
-    pub(crate) fn push(&mut self, frame: &[u8], queues: &NetworkFrameQueues) {
-        let segment =
-            tcp_layout(frame).and_then(|layout| Some((Flow::of(frame, &layout)?, layout)));
-        let Some((flow, layout)) = segment else {
-            self.add(frame, queues);
-            return;
-        };
-        let plain = is_plain(frame, &layout);
-        if let Some(slot) = self.open.iter().position(|open| open.flow == flow) {
-            if plain && self.append(slot, frame, &layout, queues) {
-                return;
-            }
-            self.close(slot);
+impl Run {
+    /// `None` if nothing can be appended to this frame.
+    fn open(frame: &[u8]) -> Option<Self> {
+        let layout = tcp_layout(frame)?;
+        if !is_plain(frame, &layout) {
+            return None;
         }
-        let at = self.add(frame, queues);
-        if plain && !has_push(frame, &layout) {
-            self.open(flow, at, layout, frame);
+        let TcpLayout { ipv6, ip, tcp, payload, end } = layout;
+        let mut mask = [0; HEAD];
+        mask.get_mut(..payload)?.fill(0xff);
+        let differs =
+            if ipv6 { [ip + 4..ip + 6, 0..0] } else { [ip + 2..ip + 6, ip + 10..ip + 12] };
+        for range in differs.into_iter().chain([tcp + 4..tcp + 8, tcp + 16..tcp + 18]) {
+            mask.get_mut(range)?.fill(0);
+        }
+        *mask.get_mut(tcp + 13)? &= !flag::PSH;
+        let head = padded(frame);
+        let next_sequence = be32(frame, tcp + 4)?.wrapping_add((end - payload) as u32);
+        let fixed_sum = checksum::sum(frame.get(ip..ip + 20)?) - own_sum(&head);
+        Some(Self { layout, end, next_sequence, has_push: false, head, mask, fixed_sum })
+    }
+
+    /// Where the payload lies in a frame that continues this one; the frame is to be appended.
+    fn continued_by(&mut self, frame: &[u8]) -> Option<Range<usize>> {
+        match frame.first_chunk() {
+            Some(head) => self.continued(head, frame.len()),
+            None => self.continued(&padded(frame), frame.len()),
         }
     }
 
-    /// Whether the batch should end here.
-    pub(crate) fn is_full(&self) -> bool {
-        self.frames.len() >= MAX_FRAMES || self.capacity >= MAX_BYTES
-    }
-
-    /// Ends the batch. Its frames, in order, are the caller's to take.
-    pub(crate) fn finish(&mut self) -> &mut VecDeque<Vec<u8>> {
-        while !self.open.is_empty() {
-            self.close(self.open.len() - 1);
-        }
-        self.capacity = 0;
-        &mut self.frames
-    }
-
-    /// How many frames were appended to others since the last call.
-    pub(crate) fn take_merged(&mut self) -> u64 {
-        std::mem::take(&mut self.merged)
-    }
-
-    fn add(&mut self, frame: &[u8], queues: &NetworkFrameQueues) -> usize {
-        let mut buffer = queues.buffer(frame.len());
-        buffer.extend_from_slice(frame);
-        self.capacity += buffer.capacity();
-        self.frames.push_back(buffer);
-        self.frames.len() - 1
-    }
-
-    fn open(&mut self, flow: Flow, at: usize, layout: TcpLayout, frame: &[u8]) {
-        if self.open.len() == FLOWS {
-            self.close(0);
-        }
-        let sequence = be32(frame, layout.tcp + 4).unwrap_or_default();
-        let payload = (layout.end - layout.payload) as u32;
-        let next_sequence = sequence.wrapping_add(payload);
-        self.open.push(Open { flow, at, layout, next_sequence, grown: false });
-    }
-
-    /// Appends the payload of a plain frame to the open frame of its flow, if it continues it.
-    fn append(
-        &mut self,
-        slot: usize,
-        frame: &[u8],
-        layout: &TcpLayout,
-        queues: &NetworkFrameQueues,
-    ) -> bool {
-        let Some(open) = self.open.get_mut(slot) else { return false };
-        let Some(target) = self.frames.get_mut(open.at) else { return false };
-        let Some(payload) = frame.get(layout.payload..layout.end) else { return false };
-        let end = open.layout.end + payload.len();
-        let ip_length = end - if layout.ipv6 { layout.tcp } else { layout.ip };
-        if end > MAX_FRAME
-            || ip_length > MAX_IP
-            || be32(frame, layout.tcp + 4) != Some(open.next_sequence)
-            || !same_headers(target, &open.layout, frame, layout)
+    fn continued(&mut self, head: &Head, len: usize) -> Option<Range<usize>> {
+        let TcpLayout { ipv6, ip, tcp, payload, .. } = self.layout;
+        // What the length in the IP header does not count.
+        let before = if ipv6 { ip + 40 } else { ip };
+        let end = before + usize::from(be16(head, if ipv6 { ip + 4 } else { ip + 2 })?);
+        let grown = self.end + end.checked_sub(payload).filter(|len| *len > 0)?;
+        if end > len
+            || grown > MAX_FRAME
+            || grown - before > MAX_IP
+            || be32(head, tcp + 4)? != self.next_sequence
+            || !self.has_same(head)
+            || !(ipv6 || self.has_right_checksum(head))
         {
-            return false;
+            return None;
         }
-        // Ethernet padding, on the first append.
-        target.truncate(open.layout.end);
-        if target.capacity() < end {
-            let mut larger = queues.buffer(MAX_FRAME);
-            larger.extend_from_slice(target);
-            self.capacity = self.capacity + larger.capacity() - target.capacity();
-            queues.recycle(std::mem::replace(target, larger));
-        }
-        target.extend_from_slice(payload);
-        open.grown = true;
-        open.layout.end = end;
-        open.next_sequence = open.next_sequence.wrapping_add(payload.len() as u32);
-        self.merged += 1;
-        if has_push(frame, layout) {
-            if let Some(flags) = target.get_mut(layout.tcp + 13) {
-                *flags |= flag::PSH;
-            }
-            self.close(slot);
-        }
-        true
+        self.next_sequence = self.next_sequence.wrapping_add((end - payload) as u32);
+        self.has_push = head.get(tcp + 13)? & flag::PSH != 0;
+        Some(payload..end)
     }
 
-    /// Writes the IP header of a frame that will not grow any more. The order of the slots is that
-    /// of their opening, so that the first is the one to give up for a new flow.
-    fn close(&mut self, slot: usize) {
-        let mut open = self.open.remove(slot);
-        if open.grown
-            && let Some(frame) = self.frames.get_mut(open.at)
+    /// Whether these headers differ from the first ones in nothing that a merge would lose.
+    fn has_same(&self, head: &Head) -> bool {
+        let words =
+            self.head.as_chunks().0.iter().zip(head.as_chunks().0).zip(self.mask.as_chunks().0);
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        words.map(|((a, b), mask)| (word(a) ^ word(b)) & word(mask)).fold(0, |all, it| all | it)
+            == 0
+    }
+
+    /// Whether the IPv4 header checksum is right, given that the other words are those of the first header.
+    /// A merged header is given a right one, which must not make a good packet of two bad ones.
+    fn has_right_checksum(&self, head: &Head) -> bool {
+        checksum::fold(self.fixed_sum + own_sum(head)) == 0xffff
+    }
+
+    /// Writes what has changed into the headers of the merged frame.
+    fn close(&mut self, frame: &mut [u8]) {
+        let end = self.end;
+        self.layout.set_end(frame, end);
+        if self.has_push
+            && let Some(flags) = frame.get_mut(self.layout.tcp + 13)
         {
-            let end = open.layout.end;
-            open.layout.set_end(frame, end);
+            *flags |= flag::PSH;
         }
     }
 }
 
-impl Flow {
-    fn of(frame: &[u8], layout: &TcpLayout) -> Option<Self> {
-        let mut addresses = [0; 32];
-        for (to, from) in addresses.iter_mut().zip(layout.addresses(frame)) {
-            *to = *from;
-        }
-        Some(Self { ipv6: layout.ipv6, ports: be32(frame, layout.tcp)?, addresses })
-    }
+/// The partial sum of what the segments of a flow have for themselves in the IPv4 header: length,
+/// identification and checksum.
+fn own_sum(head: &Head) -> u64 {
+    const IP: usize = ETHERNET;
+    let own = [
+        [head[IP + 2], head[IP + 3]],
+        [head[IP + 4], head[IP + 5]],
+        [head[IP + 10], head[IP + 11]],
+    ];
+    own.into_iter().map(|word| u64::from(u16::from_ne_bytes(word))).sum()
 }
 
+fn padded(frame: &[u8]) -> Head {
+    let mut head = [0; HEAD];
+    for (to, from) in head.iter_mut().zip(frame) {
+        *to = *from;
+    }
+    head
+}
+
+/// Whether something may be appended to a TCP frame.
 fn is_plain(frame: &[u8], layout: &TcpLayout) -> bool {
     let TcpLayout { ipv6, ip, tcp, payload, end } = *layout;
-    let right_ip = ipv6 || is_plain_ipv4(frame.get(ip..tcp).unwrap_or_default());
     // The low half of the byte before the flags is reserved, but for AccECN's AE.
     let reserved = frame.get(tcp + 12).is_none_or(|byte| byte & 0x0f != 0);
-    let flags = frame.get(tcp + 13).map(|flags| flags & !flag::PSH);
-    payload < end && flags == Some(flag::ACK) && !reserved && right_ip
+    payload < end
+        && frame.get(tcp + 13) == Some(&flag::ACK)
+        && !reserved
+        && (ipv6 || is_plain_ipv4(frame.get(ip..tcp).unwrap_or_default()))
 }
 
-/// No options, nothing set beside "don't fragment", and a right checksum: a merged header is given
-/// a right one, which must not make a good packet of two bad ones.
+/// No options, nothing set beside "don't fragment", and a right checksum.
 fn is_plain_ipv4(header: &[u8]) -> bool {
     header.len() == 20
         && be16(header, 6).is_some_and(|fragment| fragment & 0xbfff == 0)
         && checksum::fold(checksum::sum(header)) == 0xffff
-}
-
-fn has_push(frame: &[u8], layout: &TcpLayout) -> bool {
-    frame.get(layout.tcp + 13).is_some_and(|flags| flags & flag::PSH != 0)
-}
-
-/// Whether two plain frames of one flow differ in no header field that a merge would lose.
-fn same_headers(a: &[u8], a_layout: &TcpLayout, b: &[u8], b_layout: &TcpLayout) -> bool {
-    let TcpLayout { ipv6, tcp, payload, .. } = *b_layout;
-    let same = |range: Range<usize>| a.get(range.clone()) == b.get(range);
-    // Ethernet; IP up to the length; IP from the fragment field, or the next header, up to the
-    // checksum, or the addresses.
-    let ip = if ipv6 { same(0..18) && same(20..22) } else { same(0..16) && same(20..24) };
-    let acknowledgement_and_offset = tcp + 8..tcp + 13;
-    let window = tcp + 14..tcp + 16;
-    let options = tcp + 20..payload;
-    ip && a_layout.payload == payload
-        && same(acknowledgement_and_offset)
-        && same(window)
-        && same(options)
 }

@@ -3,9 +3,9 @@
 //! # Theory of operation
 //!
 //! The poll loop lends it the receive half ([`hand_over`](super::hand_over)). A turn goes through two
-//! steps, each only when the one before it has nothing left, so that frames stay in order and no step
-//! holds more than one batch: *deliver* what was received, *receive*. It ends when the stream is empty or
-//! the queue is full. Around it is the loop of [`wake`](crate::wake): take, turn, arm, sleep.
+//! steps, each only when the one before it has nothing left, so that frames stay in order and no more is
+//! held than one buffer: *deliver* what was received, *receive*. It ends when the stream is empty or the
+//! queue is full. Around it is the loop of [`wake`](crate::wake): take, turn, arm, sleep.
 //!
 //! * **The stream is empty.** The half goes back to the poll loop, with a ring, after all its frames.
 //! * **The queue is full** ([`Overflow::Backpressure`]). The thread sleeps on the bell, which the
@@ -62,13 +62,14 @@ impl Reader {
     pub(crate) fn run(self) -> StopReason {
         let bell = self.queues.guest_space();
         let mut half: Option<Receiver> = None;
+        let mut refused = None;
         loop {
             if bell.take().is_down() {
                 return StopReason::Requested;
             }
             half = half.or_else(|| self.hand_over.borrow_receiver());
             if let Some(mut receiver) = half.take() {
-                match self.turn(&mut receiver) {
+                match self.turn(&mut receiver, &mut refused) {
                     Ok(Want::Bytes) => self.hand_over.give_back_receiver(receiver),
                     Ok(Want::Room) => half = Some(receiver),
                     Err(reason) => return reason,
@@ -80,9 +81,14 @@ impl Reader {
         }
     }
 
-    fn turn(&self, receiver: &mut Receiver) -> Result<Want, StopReason> {
+    /// `refused`: the frame that the queue had no room for.
+    fn turn(
+        &self,
+        receiver: &mut Receiver,
+        refused: &mut Option<Vec<u8>>,
+    ) -> Result<Want, StopReason> {
         loop {
-            if !self.deliver(receiver) {
+            if !self.deliver(receiver, refused)? {
                 return Ok(Want::Room);
             }
             // A guest that sends without a pause must not keep the thread from its end.
@@ -95,27 +101,33 @@ impl Reader {
         }
     }
 
-    /// Pushes the batch and rings once for it; `false` if the queue is full and the rest must wait.
-    fn deliver(&self, receiver: &mut Receiver) -> bool {
-        let frames = receiver.frames();
-        if frames.is_empty() {
-            return true;
-        }
+    /// Pushes what was received and rings once for it; `false` if the queue is full and the rest must wait.
+    fn deliver(
+        &self,
+        receiver: &mut Receiver,
+        refused: &mut Option<Vec<u8>>,
+    ) -> Result<bool, StopReason> {
         let mut batch = self.queues.push_from_guest();
-        while let Some(frame) = frames.pop_front() {
+        loop {
+            let frame = match refused.take() {
+                Some(frame) => frame,
+                None => match receiver.next_frame()? {
+                    Some(frame) => self.queues.copy_of(frame),
+                    None => return Ok(true),
+                },
+            };
+            receiver.count();
             let Err(frame) = batch.push(frame) else { continue };
             match self.overflow {
                 Overflow::Backpressure => {
-                    frames.push_front(frame);
-                    return false;
+                    *refused = Some(frame);
+                    return Ok(false);
                 }
                 Overflow::Drop => {
-                    self.counters.dropped_many(DropReason::QueueFull, frames.len() as u64 + 1);
+                    self.counters.dropped(DropReason::QueueFull);
                     self.queues.recycle(frame);
-                    frames.drain(..).for_each(|frame| self.queues.recycle(frame));
                 }
             }
         }
-        true
     }
 }

@@ -199,6 +199,28 @@ impl Flows {
         Ok(())
     }
 
+    /// A segment of the guest in a frame that belongs to somebody else. `false`, with nothing done, if the
+    /// frame may have to be kept or changed: all but the segments of a flow that is open.
+    pub(crate) fn continue_in_place(
+        &mut self,
+        frame: &[u8],
+        segment: &Segment,
+        turn: &mut Turn<'_, '_>,
+    ) -> bool {
+        let id = self.by_key.get(&segment.key).copied().filter(|_| !segment.syn);
+        let Some(flow) = id.and_then(|id| self.table.get_mut(id.index)) else { return false };
+        let Phase::Open(open) = &mut flow.phase else { return false };
+        flow.last_activity = turn.now;
+        let id = flow.id;
+        let was_calling = open.is_calling();
+        ingress(open, &mut self.interface, frame, segment, turn);
+        if was_calling && !segment.rst {
+            self.call_again(id);
+        }
+        self.activate(id);
+        true
+    }
+
     fn continue_flow(
         &mut self,
         id: FlowId,
@@ -225,13 +247,7 @@ impl Flows {
                 if was_calling && segment.syn {
                     open.set_mss(tell_mss(&mut frame, turn.link));
                 }
-                if let Some(packet) = frame.get(ETHERNET..segment.end) {
-                    let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
-                    let interface = &mut self.interface;
-                    open.socket
-                        .with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
-                }
-                open.heard(segment, turn.now);
+                ingress(open, &mut self.interface, &frame, segment, turn);
                 if was_calling && !segment.syn && !segment.rst {
                     self.call_again(id);
                 }
@@ -465,6 +481,21 @@ impl Flows {
             self.remove(id, counters);
         }
     }
+}
+
+/// Gives a segment to smoltcp.
+fn ingress(
+    open: &mut Open,
+    interface: &mut Interface,
+    frame: &[u8],
+    segment: &Segment,
+    turn: &mut Turn<'_, '_>,
+) {
+    if let Some(packet) = frame.get(ETHERNET..segment.end) {
+        let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
+        open.socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
+    }
+    open.heard(segment, turn.now);
 }
 
 /// Appends a flow to a list. A flow that ends stays in its lists until they are worked off; a guest that

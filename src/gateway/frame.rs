@@ -22,7 +22,33 @@ pub(crate) fn handle(
     network: &mut Network,
     turn: &mut Turn<'_, '_>,
 ) -> Option<Vec<u8>> {
-    let result = match classify(&frame, turn.link) {
+    let verdict = classify(&frame, turn.link);
+    handle_classified(frame, verdict, network, turn)
+}
+
+/// As [`handle`], for a frame that lies in the receive buffer. The bulk of TCP is dealt with there; what
+/// may be kept for a while gets a buffer of its own.
+pub(crate) fn handle_in_place(frame: &[u8], network: &mut Network, turn: &mut Turn<'_, '_>) {
+    let verdict = classify(frame, turn.link);
+    if let Ok(verdict @ Verdict::Tcp(segment)) = &verdict
+        && !expires_here(frame, verdict, turn)
+        && network.flows.continue_in_place(frame, segment, turn)
+    {
+        return;
+    }
+    let copy = turn.outlet.queues.copy_of(frame);
+    if let Some(buffer) = handle_classified(copy, verdict, network, turn) {
+        turn.outlet.queues.recycle(buffer);
+    }
+}
+
+fn handle_classified(
+    frame: Vec<u8>,
+    verdict: Result<Verdict, DropReason>,
+    network: &mut Network,
+    turn: &mut Turn<'_, '_>,
+) -> Option<Vec<u8>> {
+    let result = match verdict {
         Ok(Verdict::Fragment(fragment)) => {
             let taken = network.reassembly.take(&frame, &fragment, turn.now, turn.counters);
             turn.outlet.queues.recycle(frame);

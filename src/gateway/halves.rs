@@ -76,24 +76,45 @@ impl Halves {
         self.is_readable && self.receiver.is_some()
     }
 
-    /// The receive half, with what is left of its batch or with its next one; `None` while the stream is empty or somebody else reads it.
+    /// Whether there is a frame that was received and not taken.
+    pub(crate) fn has_frame(&mut self) -> bool {
+        self.receiver.as_mut().is_some_and(Receiver::has_frame)
+    }
+
+    /// Takes the next frame of what was received. It lies in the receive buffer. `None` if there is no whole
+    /// one, or if somebody else reads the stream.
     ///
     /// # Errors
     /// The reason to end the link.
-    pub(crate) fn receive(&mut self) -> Result<Option<&mut Receiver>, StopReason> {
-        let Some(receiver) = &mut self.receiver else { return Ok(None) };
-        if !receiver.frames().is_empty() {
-            return Ok(Some(receiver));
+    pub(crate) fn next_frame(&mut self) -> Result<Option<&mut [u8]>, StopReason> {
+        match &mut self.receiver {
+            Some(receiver) => receiver.next_frame(),
+            None => Ok(None),
         }
-        if !self.is_readable {
-            return Ok(None);
-        }
-        match receiver.receive()? {
-            Received::Frames => Ok(Some(receiver)),
-            Received::Nothing => {
-                self.is_readable = false;
-                Ok(None)
-            }
+    }
+
+    /// Receives, once what was received is taken. Nothing while the stream is empty or somebody else reads it.
+    ///
+    /// # Errors
+    /// The reason to end the link.
+    pub(crate) fn receive(&mut self) -> Result<Received, StopReason> {
+        let Some(receiver) = self.receiver.as_mut().filter(|_| self.is_readable) else {
+            return Ok(Received::Nothing);
+        };
+        let received = receiver.receive()?;
+        self.is_readable = received == Received::Bytes;
+        Ok(received)
+    }
+
+    /// Whether the stream had more than the last receive took.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.receiver.as_ref().is_some_and(Receiver::is_behind)
+    }
+
+    /// Counts the frames that were taken.
+    pub(crate) fn count(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            receiver.count();
         }
     }
 

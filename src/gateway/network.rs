@@ -97,6 +97,12 @@ impl Network {
         frame::handle(frame, self, turn)
     }
 
+    /// Does what one frame of the guest asks for that lies in the receive buffer.
+    pub(crate) fn handle_in_place(&mut self, frame: &[u8], turn: &mut Turn<'_, '_>) {
+        turn.outlet.record(frame);
+        frame::handle_in_place(frame, self, turn);
+    }
+
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).
     pub(crate) fn host_event(&mut self, source: Source, event: &Event) {
         match source {

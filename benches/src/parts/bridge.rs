@@ -2,8 +2,7 @@
 
 use std::hint::black_box;
 
-use framegate::NetworkFrameQueues;
-use framegate::bench::{Cut, Framing, Merge, checksum};
+use framegate::bench::{Cut, Framing, checksum};
 
 use crate::frames::{MSS, Tcp, burst, stream};
 use crate::{Part, Round};
@@ -36,24 +35,24 @@ fn framing() -> Round {
     })
 }
 
-fn merge(frames: Vec<Vec<u8>>, merged: usize) -> Round {
-    let queues = NetworkFrameQueues::try_shared(64).unwrap();
-    let mut merge = Merge::new(&queues);
+fn merge(frames: &[Vec<u8>], merged: usize) -> Round {
+    let bytes = stream(frames);
+    let mut framing = Framing::default();
     Box::new(move |meter| {
-        meter(&mut || merge.push(black_box(&frames).iter().map(Vec::as_slice)));
+        assert_eq!(framing.fill(black_box(&bytes)), bytes.len());
         let mut len = 0;
-        meter(&mut || len = merge.finish());
+        meter(&mut || len = framing.merge());
         assert_eq!(len, merged);
     })
 }
 
 fn merge_data() -> Round {
-    merge(data(), 1)
+    merge(&data(), 1)
 }
 
 fn merge_nothing() -> Round {
     let acknowledgement = |n| Tcp { acknowledges: n, ..Tcp::default() }.frame();
-    merge((0..FRAMES as u32).map(acknowledgement).collect(), FRAMES)
+    merge(&(0..FRAMES as u32).map(acknowledgement).collect::<Vec<_>>(), FRAMES)
 }
 
 fn cut() -> Round {

@@ -3,7 +3,6 @@ use proptest::prelude::*;
 use super::super::check::{cut_checked, merge};
 use super::super::testing::{Tcp, opaque, pattern};
 use super::*;
-use crate::queues::NetworkFrameQueues;
 
 #[test]
 fn a_super_frame_is_cut_to_the_mtu() {
@@ -59,10 +58,9 @@ fn what_has_one_place_in_the_stream_is_not_cut() {
 
 #[test]
 fn cut_and_merged_again_is_the_same_frame() {
-    let queues = NetworkFrameQueues::shared(1);
     for ipv6 in [false, true] {
         let frame = Tcp { ipv6, ..Tcp::data(77, 60_000) }.frame();
-        let merged = merge(&cut_checked(&frame, 1514).unwrap(), &queues);
+        let merged = merge(&cut_checked(&frame, 1514).unwrap());
         let layout = tcp_layout(&frame).unwrap();
         let mut again = merged[0].clone();
         crate::wire::fill_tcp_checksum(&mut again, &layout);

@@ -4,17 +4,12 @@ use smoltcp::wire::Ipv4Packet;
 use super::super::check::{assert_merged, cut_checked, has_right_checksums, merge};
 use super::super::testing::{Tcp, opaque, pattern};
 use super::*;
-use crate::sync::Arc;
 use crate::wire::fill_tcp_checksum;
-
-fn queues() -> Arc<NetworkFrameQueues> {
-    NetworkFrameQueues::shared(1)
-}
 
 /// Merges, checks what must always hold, and returns the frames.
 fn merged(segments: &[Tcp]) -> Vec<Vec<u8>> {
     let frames: Vec<_> = segments.iter().map(Tcp::frame).collect();
-    let out = merge(&frames, &queues());
+    let out = merge(&frames);
     assert_merged(&frames, &out);
     out
 }
@@ -60,17 +55,10 @@ fn a_merged_frame_is_what_one_super_segment_would_be() {
 }
 
 #[test]
-fn a_lone_frame_stays_as_it_was_in_a_small_buffer() {
+fn a_lone_frame_stays_as_it_was() {
     let frame = Tcp { padding: 5, ..Tcp::data(0, 1) }.frame();
-    let out = merge(std::slice::from_ref(&frame), &queues());
+    let out = merge(std::slice::from_ref(&frame));
     assert_eq!(out[0], frame);
-    assert!(out[0].capacity() <= crate::pool::SMALL);
-}
-
-#[test]
-fn small_segments_share_a_small_buffer() {
-    let out = merged(&[Tcp::data(0, 500), Tcp::data(500, 500)]);
-    assert_eq!(out[0].capacity(), crate::pool::SMALL);
 }
 
 #[test]
@@ -141,7 +129,7 @@ fn every_byte_of_the_headers_counts_or_is_rewritten() {
                 Ipv4Packet::new_unchecked(&mut second[14..]).fill_checksum();
             }
             let frames = [Tcp { ipv6, ..Tcp::data(0, 100) }.frame(), second];
-            let out = merge(&frames, &queues());
+            let out = merge(&frames);
             assert_eq!(out, frames, "byte {at}");
         }
     }
@@ -152,7 +140,7 @@ fn a_wrong_ip_checksum_is_not_made_right() {
     let mut second = Tcp::data(100, 50).frame();
     second[24] ^= 1;
     let frames = [Tcp::data(0, 100).frame(), second, Tcp::data(150, 10).frame()];
-    assert_eq!(merge(&frames, &queues()), frames);
+    assert_eq!(merge(&frames), frames);
 }
 
 #[test]
@@ -164,44 +152,42 @@ fn a_frame_that_does_not_merge_ends_the_one_before() {
 }
 
 #[test]
-fn interleaved_flows_each_merge() {
+fn bursts_of_many_flows_each_merge() {
     let flow = |port, start| Tcp { port, ..Tcp::data(start, 100) };
-    let segments: Vec<_> =
-        (0..10).flat_map(|i| (0..8).map(move |port| flow(port, i * 100))).collect();
-    assert_eq!(merged(&segments).len(), 8);
-    // A ninth flow takes the place of the oldest, and nothing is lost.
-    let segments: Vec<_> =
-        (0..10).flat_map(|i| (0..9).map(move |port| flow(port, i * 100))).collect();
-    assert_eq!(merged(&segments).len(), 90);
+    let bursts = (0..4).flat_map(|burst| (0..20).map(move |port| (port, burst)));
+    let segments: Vec<_> = bursts
+        .flat_map(|(port, burst)| (0..10).map(move |i| flow(port, (10 * burst + i) * 100)))
+        .collect();
+    assert_eq!(merged(&segments).len(), 80);
+}
+
+#[test]
+fn order_is_kept_between_flows() {
+    let flow = |port, start| Tcp { port, ..Tcp::data(start, 100) };
+    let segments = [flow(1, 0), flow(2, 0), flow(1, 100), flow(2, 100)];
+    let frames: Vec<_> = segments.iter().map(Tcp::frame).collect();
+    assert_eq!(merge(&frames), frames);
 }
 
 #[test]
 fn the_same_ports_over_ipv4_and_ipv6_are_two_flows() {
-    let out = merged(&[
-        Tcp::data(0, 100),
-        Tcp { ipv6: true, ..Tcp::data(0, 100) },
-        Tcp::data(100, 100),
-        Tcp { ipv6: true, ..Tcp::data(100, 100) },
-    ]);
-    assert_eq!(out.len(), 2);
+    let six = |start| Tcp { ipv6: true, ..Tcp::data(start, 100) };
+    assert_eq!(merged(&[Tcp::data(0, 100), Tcp::data(100, 100), six(200), six(300)]).len(), 2);
 }
 
 #[test]
-fn a_batch_is_bounded_by_frames_and_bytes() {
-    let queues = queues();
-    let mut merger = Merger::default();
-    for n in 1..=MAX_FRAMES {
-        assert!(!merger.is_full());
-        merger.push(&opaque(14, 0), &queues);
-        assert_eq!(merger.is_full(), n == MAX_FRAMES);
+fn headers_of_every_length_are_compared_to_their_last_byte() {
+    for words in 0..=10 {
+        let options = vec![1; 4 * words];
+        let first = Tcp { options: options.clone(), ..Tcp::data(0, 100) };
+        let second = Tcp { options, ..Tcp::data(100, 100) };
+        assert_eq!(merged(&[first.clone(), second.clone()]).len(), 1);
+        for at in 0..4 * words {
+            let mut second = second.clone();
+            second.options[at] = 0;
+            assert_eq!(merged(&[first.clone(), second]).len(), 2, "{words} words, byte {at}");
+        }
     }
-    assert_eq!(merger.finish().drain(..).count(), MAX_FRAMES);
-    assert!(!merger.is_full());
-    let large = opaque(MAX_FRAME, 0);
-    while !merger.is_full() {
-        merger.push(&large, &queues);
-    }
-    assert_eq!(merger.finish().len(), MAX_BYTES.div_ceil(crate::pool::LARGE));
 }
 
 fn segment() -> impl Strategy<Value = (u16, usize, u8, u8, bool)> {
@@ -234,12 +220,12 @@ proptest! {
                 tcp.frame()
             })
             .collect();
-        let out = merge(&frames, &queues());
+        let out = merge(&frames);
         assert_merged(&frames, &out);
         // And the way back: cut segments merge into what was cut, but for the bounds.
         for frame in &out {
             if let Some(segments) = cut_checked(frame, max_frame) {
-                assert_merged(&segments, &merge(&segments, &queues()));
+                assert_merged(&segments, &merge(&segments));
             }
         }
     }

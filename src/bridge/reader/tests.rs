@@ -19,7 +19,7 @@ fn reader(overflow: Overflow, capacity: usize) -> (Reader, Receiver, Arc<UnixStr
     let (ours, theirs) = link();
     let queues = NetworkFrameQueues::shared(capacity);
     let counters: Arc<Counters> = Arc::default();
-    let half = Receiver::new(Arc::clone(&ours), Arc::clone(&queues), Arc::clone(&counters));
+    let half = Receiver::new(Arc::clone(&ours), Arc::clone(&counters));
     let hand_over = HandOver::new(Arc::clone(&queues));
     (Reader { queues, counters, hand_over, overflow }, half, ours, theirs)
 }
@@ -193,7 +193,7 @@ fn a_turn_ends_with_the_shutdown_and_not_with_the_flood() {
     let (reader, mut half, _ours, mut theirs) = reader(Overflow::Drop, 2);
     theirs.write_all(&stream(&opaques(500))).unwrap();
     reader.queues.begin_shutdown();
-    assert!(matches!(reader.turn(&mut half), Err(StopReason::Requested)));
+    assert!(matches!(reader.turn(&mut half, &mut None), Err(StopReason::Requested)));
 }
 
 #[test]
