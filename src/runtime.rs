@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
@@ -19,7 +20,7 @@ use crate::metrics::{Counters, Stats, StatsReader};
 use crate::publish::{Publish, PublishError};
 use crate::queues::NetworkFrameQueues;
 use crate::relay::Stragglers;
-use crate::sync::{Arc, SetOnce};
+use crate::sync::{Arc, EventFd, SetOnce};
 
 /// A running gateway. Dropping it is [`shutdown`](Self::shutdown).
 ///
@@ -28,13 +29,33 @@ use crate::sync::{Arc, SetOnce};
 pub struct Runtime {
     queues: Arc<NetworkFrameQueues>,
     counters: Arc<Counters>,
-    /// Why the first thread left; the others left because of it.
-    reason: Arc<SetOnce<StopReason>>,
+    end: Arc<End>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
     /// Threads of services, once the poll loop has left.
     stragglers: Stragglers,
     _stream: Option<Arc<UnixStream>>,
+}
+
+/// That the network has stopped, and why.
+#[derive(Debug)]
+struct End {
+    /// Why the first thread left; the others left because of it.
+    reason: SetOnce<StopReason>,
+    /// Readable from then on: nobody takes its token.
+    event: EventFd,
+}
+
+impl End {
+    fn new() -> io::Result<Self> {
+        Ok(Self { reason: SetOnce::new(), event: EventFd::new()? })
+    }
+
+    /// A thread has left. Who finds the descriptor readable finds a reason.
+    fn came(&self, reason: StopReason) {
+        self.reason.set(reason);
+        self.event.signal();
+    }
 }
 
 impl Runtime {
@@ -49,7 +70,7 @@ impl Runtime {
             NetworkFrameQueues::with_bounds(config.limits.queue_frames, config.limits.queue_bytes)
                 .map_err(|error| StartError::Host("eventfd", error))?;
         let stream = Arc::new(stream);
-        let mut runtime = Self::new(Arc::clone(&queues), Some(Arc::clone(&stream)));
+        let mut runtime = Self::new(Arc::clone(&queues), Some(Arc::clone(&stream)))?;
         let counters = &runtime.counters;
         let hand_over = HandOver::new(Arc::clone(&queues));
         let halves = Halves::new(
@@ -75,21 +96,25 @@ impl Runtime {
         config: Config,
         queues: Arc<NetworkFrameQueues>,
     ) -> Result<Self, StartError> {
-        let mut runtime = Self::new(queues, None);
+        let mut runtime = Self::new(queues, None)?;
         runtime.spawn_gateway(&config, None)?;
         Ok(runtime)
     }
 
-    fn new(queues: Arc<NetworkFrameQueues>, stream: Option<Arc<UnixStream>>) -> Self {
-        Self {
+    fn new(
+        queues: Arc<NetworkFrameQueues>,
+        stream: Option<Arc<UnixStream>>,
+    ) -> Result<Self, StartError> {
+        let end = End::new().map_err(|error| StartError::Host("eventfd", error))?;
+        Ok(Self {
             control: Control::new(queues.relay_wake.clone()),
             queues,
             counters: Arc::default(),
-            reason: Arc::new(SetOnce::new()),
+            end: Arc::new(end),
             threads: Vec::new(),
             stragglers: Stragglers::new(),
             _stream: stream,
-        }
+        })
     }
 
     fn spawn_gateway(&mut self, config: &Config, halves: Option<Halves>) -> Result<(), StartError> {
@@ -127,7 +152,7 @@ impl Runtime {
         work: impl FnOnce() -> StopReason + Send + 'static,
     ) -> Result<(), StartError> {
         let queues = Arc::clone(&self.queues);
-        let first = Arc::clone(&self.reason);
+        let end = Arc::clone(&self.end);
         let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || {
@@ -139,7 +164,7 @@ impl Runtime {
                     }
                     reason => debug!("{name}: {reason}"),
                 }
-                first.set(reason);
+                end.came(reason);
                 queues.begin_shutdown();
             })
             .map_err(|error: io::Error| StartError::Host("a thread", error))?;
@@ -184,7 +209,35 @@ impl Runtime {
 
     /// Why the network has stopped, or `None` while it runs.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.reason.get().cloned()
+        self.end.reason.get().cloned()
+    }
+
+    /// A descriptor that becomes readable when the network has stopped, for whatever reason, and stays
+    /// so: for an event loop that waits for other things too, in place of a thread in
+    /// [`wait`](Self::wait). From then on there is a [`stop_reason`](Self::stop_reason), and `wait` and
+    /// [`shutdown`](Self::shutdown) take a few milliseconds. Nothing is to be read from it.
+    ///
+    /// ```
+    /// use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+    /// use std::os::fd::AsRawFd;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, for_the_vmm) = UnixStream::pair()?;
+    /// let mut runtime = framegate::Runtime::builder().start(ours)?;
+    /// let mut poll = Poll::new()?;
+    /// let stopped = runtime.stopped().as_raw_fd();
+    /// poll.registry().register(&mut SourceFd(&stopped), Token(0), Interest::READABLE)?;
+    ///
+    /// drop(for_the_vmm); // the VM ends
+    ///
+    /// let mut events = Events::with_capacity(8);
+    /// poll.poll(&mut events, None)?;
+    /// assert!(runtime.stop_reason().is_some());
+    /// println!("the network stopped: {}", runtime.wait());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stopped(&self) -> BorrowedFd<'_> {
+        self.end.event.as_fd()
     }
 
     /// Blocks until every thread has left: because the VMM closed the link, or another thread began the
@@ -195,7 +248,7 @@ impl Runtime {
             let _ = thread.join();
         }
         self.stragglers.join();
-        self.reason.get().cloned().unwrap_or(StopReason::Requested)
+        self.end.reason.get().cloned().unwrap_or(StopReason::Requested)
     }
 
     /// Stops the network and joins every thread. Takes a few milliseconds, whatever the guest does:
@@ -236,3 +289,6 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
         _ => "no message".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

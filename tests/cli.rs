@@ -404,3 +404,24 @@ fn statistics_are_printed_while_the_guest_runs_and_after_it() {
     assert!(line.contains("neighbor_replies=1"), "{line}");
     assert_eq!(end(server).unwrap().0.code(), Some(0));
 }
+
+#[test]
+fn four_threads_serve_a_guest_and_one_waits_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("threads");
+    let (server, mut guest) = serve(&socket, &["--stats", "600"]).unwrap();
+    let tasks = format!("/proc/{}/task", server.id());
+    let threads = || fs::read_dir(&tasks).unwrap().count();
+    ask(&mut guest).unwrap();
+    // The poll loop answers while the others start.
+    while threads() < 4 {
+        std::thread::yield_now();
+    }
+    assert_eq!(threads(), 4);
+    drop(guest);
+    while threads() > 1 {
+        std::thread::yield_now();
+    }
+    terminate(&server).unwrap();
+    assert_eq!(end(server).unwrap().0.code(), Some(0));
+}

@@ -8,6 +8,7 @@ mod support_guest;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +18,8 @@ use framegate::{
     Arc, Builder, ConfigError, FramingViolation, Limits, NetworkFrameQueues, Offload, Runtime,
     StartError, StopReason,
 };
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 
 use support_guest::guest::Guest;
 use support_guest::host::{Server, Unanswering, descriptors, resident, threads, threads_joined};
@@ -345,6 +348,41 @@ fn wait_gives_the_first_reason_however_often_it_is_asked() {
     assert!(matches!(runtime.wait(), StopReason::PeerClosed));
     assert!(matches!(runtime.stop_reason(), Some(StopReason::PeerClosed)));
     assert!(matches!(runtime.shutdown(), StopReason::PeerClosed));
+}
+
+/// Whether the network stops within this time, as a poll set that begins now sees it.
+fn stops(runtime: &Runtime, within: Duration) -> bool {
+    let mut poll = Poll::new().unwrap();
+    let stopped = runtime.stopped().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&stopped), Token(0), Interest::READABLE).unwrap();
+    let mut events = Events::with_capacity(1);
+    poll.poll(&mut events, Some(within)).unwrap();
+    !events.is_empty()
+}
+
+#[test]
+fn the_end_is_a_descriptor_that_stays_readable() {
+    type EndIt = fn(&Runtime, &mut UnixStream);
+    let ends: [EndIt; 3] = [
+        |_, ours| ours.shutdown(Shutdown::Both).unwrap(),
+        |_, ours| ours.write_all(&[0; 4]).unwrap(),
+        |runtime, _| runtime.queues().begin_shutdown(),
+    ];
+    for end in ends {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut runtime = loopback().start(theirs).unwrap();
+        assert!(!stops(&runtime, Duration::ZERO));
+        end(&runtime, &mut ours);
+        assert!(stops(&runtime, BOUND));
+        let reason = runtime.stop_reason().expect("a reason").to_string();
+        assert_eq!(runtime.wait().to_string(), reason);
+        assert!(stops(&runtime, Duration::ZERO), "after its threads have left");
+    }
+    let queues = NetworkFrameQueues::try_shared(16).unwrap();
+    let runtime = loopback().start_with_queues(Arc::clone(&queues)).unwrap();
+    assert!(!stops(&runtime, Duration::ZERO));
+    queues.begin_shutdown();
+    assert!(stops(&runtime, BOUND));
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! `framegate serve`: one guest after another on a Unix stream socket.
 //!
-//! The main thread waits in [`poll`] for the next guest, or in [`framegate::Runtime::wait`] for the end of this
-//! one. SIGINT and SIGTERM write to a socket pair that nobody reads, so that "we are to stop" is a
-//! descriptor that stays readable.
+//! The main thread waits in [`poll`] for the next guest, or for the end of this one. SIGINT and SIGTERM
+//! write to a socket pair that nobody reads, so that "we are to stop" is a descriptor that stays readable.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -12,10 +11,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use framegate::{NetworkFrameQueues, Runtime, StartError, StatsReader, StopReason};
+use framegate::{NetworkFrameQueues, Runtime, StartError, StopReason};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -85,46 +83,35 @@ fn serve_guest(
     let fault = |e| Failure::host("cannot watch the guest", e);
     let mut runtime = options.builder().start(stream).map_err(Failure::Start)?;
     say_published(&runtime);
-    let queues = runtime.queues().clone();
-    let (guest_is_gone, guest_is_served) = UnixStream::pair().map_err(fault)?;
-    let reason = thread::scope(|scope| {
-        scope.spawn(|| shut_down_on_signal(stop, &guest_is_gone, &queues));
-        if let Some(seconds) = options.stats {
-            let (stats, guest_is_gone) = (runtime.stats_reader(), &guest_is_gone);
-            let interval = Duration::from_secs(seconds.into());
-            scope.spawn(move || print_stats(&stats, guest_is_gone, interval));
-        }
-        let reason = runtime.wait();
-        // The other threads leave, if they are still there.
-        drop(guest_is_served);
-        reason
-    });
+    wait(&runtime, stop, options.stats.map(|seconds| Duration::from_secs(seconds.into())))
+        .map_err(fault)?;
+    let reason = runtime.wait();
     if options.stats.is_some() {
         eprintln!("framegate: {}", runtime.stats());
     }
     Ok(reason)
 }
 
-fn shut_down_on_signal(stop: &UnixStream, guest_is_gone: &UnixStream, queues: &NetworkFrameQueues) {
-    let waited = poll(&mut [read_or_end(stop), read_or_end(guest_is_gone)], None);
-    if waited.is_err() || is_ready(stop) {
-        queues.begin_shutdown();
-    }
-}
-
-/// Prints the counters at each interval until the link has ended.
-fn print_stats(stats: &StatsReader, guest_is_gone: &UnixStream, interval: Duration) {
-    let mut due = Instant::now() + interval;
+/// Waits until the network has stopped or we are to stop it, and prints the counters at each interval
+/// meanwhile.
+fn wait(runtime: &Runtime, stop: &UnixStream, interval: Option<Duration>) -> io::Result<()> {
+    let mut due = interval.map(|interval| Instant::now() + interval);
     loop {
-        let left = due.saturating_duration_since(Instant::now());
-        match poll(&mut [read_or_end(guest_is_gone)], Some(left)) {
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        match poll(&mut [read_or_end(stop), read_or_end(&runtime.stopped())], left) {
             Ok(0) => {
-                eprintln!("framegate: {}", stats.read());
-                due += interval;
+                eprintln!("framegate: {}", runtime.stats());
+                due = due.zip(interval).map(|(due, interval)| due + interval);
             }
-            // Interrupted by a signal handler: look again.
+            // By a signal handler, and what it wrote is to be seen.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            _ => return,
+            Err(error) => return Err(error),
+            Ok(_) => {
+                if is_ready(stop) {
+                    runtime.queues().begin_shutdown();
+                }
+                return Ok(());
+            }
         }
     }
 }
