@@ -13,6 +13,7 @@
 //! End of stream passes in each direction after the last byte; a reset passes in each direction as a
 //! reset, so a stream that was cut off never looks complete.
 
+mod probe;
 mod service;
 
 use std::io;
@@ -20,6 +21,7 @@ use std::io;
 use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
+use self::probe::Probe;
 pub(crate) use self::service::serve;
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
@@ -144,6 +146,7 @@ pub(crate) struct Open {
     guest_reset: bool,
     ack: AckOwed,
     mss: usize,
+    probe: Probe,
 }
 
 /// What we have received and not acknowledged.
@@ -199,11 +202,15 @@ impl Open {
             guest_reset: false,
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
+            probe: Probe::default(),
         }
     }
 
     /// A segment of the guest went into smoltcp.
-    pub(crate) fn heard(&mut self, segment: &Segment, now: Instant) {
+    pub(crate) fn heard(&mut self, frame: &[u8], segment: &Segment, now: Instant) {
+        if !(segment.syn || segment.rst) {
+            self.probe.heard(frame);
+        }
         // In SYN-RECEIVED smoltcp goes back to LISTEN for a reset.
         self.guest_reset |= segment.rst && matches!(self.state(), State::Closed | State::Listen);
         self.heard += segment.payload as u64;

@@ -495,7 +495,7 @@ fn ingress(
         let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
         open.socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
     }
-    open.heard(segment, turn.now);
+    open.heard(frame, segment, turn.now);
 }
 
 /// Appends a flow to a list. A flow that ends stays in its lists until they are worked off; a guest that

@@ -7,7 +7,6 @@ use smoltcp::time::Instant;
 use super::{ACK_DELAY, AckOwed, Moved, Open, Outcome, Ready};
 use crate::gateway::device::{LinkDevice, Outlet};
 use crate::gateway::link::Link;
-use crate::sys::pages::WindowedSocket;
 
 /// What smoltcp did when it was asked for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +17,7 @@ enum Egress {
 }
 
 fn egress(
-    socket: &mut WindowedSocket,
+    open: &mut Open,
     interface: &mut Interface,
     link: &Link,
     outlet: &mut Outlet<'_>,
@@ -27,15 +26,40 @@ fn egress(
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
         let mut device = LinkDevice::for_egress(link, outlet);
-        let result = socket.with(|set, _| interface.poll_egress(now, &mut device, set));
+        let result = open.socket.with(|set, _| interface.poll_egress(now, &mut device, set));
         if device.is_exhausted() {
             return Egress::NoRoom;
         }
         if result == PollResult::None {
             return Egress::Done;
         }
+        open.probe.sent(now);
     }
     Egress::More
+}
+
+/// Has smoltcp retransmit if the guest has been silent for too long.
+fn probe(
+    open: &mut Open,
+    interface: &mut Interface,
+    link: &Link,
+    outlet: &mut Outlet<'_>,
+    now: Instant,
+) {
+    let (state, left) = open.socket.socket(|socket| (socket.state(), socket.send_queue()));
+    let left = if can_send(state) { left } else { 0 };
+    open.probe.observe(open.to_guest - left as u64, left, open.mss, now);
+    let socket = &mut open.socket;
+    open.probe.ask(now, |packet| {
+        let mut device = LinkDevice::for_ingress(link, outlet, packet);
+        socket.with(|set, _| interface.poll_ingress_single(now, &mut device, set));
+    });
+}
+
+/// Whether bytes to the guest are sent in this state.
+fn can_send(state: State) -> bool {
+    use State::{CloseWait, Closing, Established, FinWait1, LastAck};
+    matches!(state, Established | CloseWait | FinWait1 | Closing | LastAck)
 }
 
 /// Moves what can be moved in both directions, and lets smoltcp send. `is_due`: a timer has expired.
@@ -70,9 +94,10 @@ pub(crate) fn serve(
         open.abort();
     }
 
+    probe(open, interface, link, outlet, now);
     let held = open.is_held_in_time_wait();
     if !held && open.must_send(now, is_due) {
-        match egress(&mut open.socket, interface, link, outlet, now) {
+        match egress(open, interface, link, outlet, now) {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,
@@ -103,6 +128,7 @@ pub(crate) fn serve(
         Some(since) => Some(since + ACK_DELAY),
         None => open.socket.with(|set, _| interface.poll_at(now, set)),
     };
+    let at = at.into_iter().chain(open.probe.deadline()).min();
     match at {
         Some(at) if at <= now => Outcome::Again,
         at if state == State::TimeWait && !held => Outcome::TimeWait(at),

@@ -1,0 +1,116 @@
+//! A guest that stays silent although it has data to acknowledge: some of them were lost, or the
+//! acknowledgement was.
+//!
+//! smoltcp 0.14 retransmits after three duplicate acknowledgements, or after its retransmission timeout, which
+//! is never less than a second (RFC 6298 section 2.4). When a window's worth of data has been sent there is
+//! nothing more that could make the guest repeat its acknowledgement, so a retransmission that is lost in
+//! its turn, or the end of a burst, stops the flow for that second. RFC 8985 section 7 has a sender probe
+//! much earlier. smoltcp has no call for that; but it retransmits at once when it sees the guest's last
+//! acknowledgement three more times, so that is what is kept here.
+
+use smoltcp::time::{Duration, Instant};
+
+use crate::wire::{ETHERNET, TcpLayout, be16, be32, flag, put16, put32, tcp_layout};
+
+/// Copies of an acknowledgement after which smoltcp retransmits (RFC 5681 section 3.2). It does so at the
+/// third and at no later one; an acknowledgement with another window has it count anew.
+const DUPLICATES: usize = 3;
+
+/// How long a guest may take that has more than two segments to acknowledge: it does so at once
+/// (RFC 9293 section 3.8.6.3). Longer than a vCPU usually waits for its turn.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long if it has less: it may wait for more, or for data to send along.
+const DELAYED: Duration = Duration::from_millis(200);
+
+/// As long as smoltcp lets its own timeout grow.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What was last heard, and when to ask the guest for more.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// The headers of the guest's last segment, and where they are.
+    headers: Vec<u8>,
+    layout: Option<TcpLayout>,
+    acknowledged: u64,
+    waits: Option<Waits>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    since: Instant,
+    /// Doubled with each probe that brought nothing.
+    patience: Duration,
+}
+
+impl Waits {
+    fn until(&self) -> Instant {
+        self.since + self.patience
+    }
+}
+
+impl Probe {
+    /// A segment of the guest that neither opens nor resets the connection.
+    pub(super) fn heard(&mut self, frame: &[u8]) {
+        self.layout = tcp_layout(frame);
+        let headers = self.layout.and_then(|layout| frame.get(..layout.payload));
+        self.headers.clear();
+        self.headers.extend_from_slice(headers.unwrap_or_default());
+    }
+
+    /// The guest has acknowledged `acknowledged` bytes in all, and `left` bytes wait for it, of which its
+    /// segments take `mss`.
+    pub(super) fn observe(&mut self, acknowledged: u64, left: usize, mss: usize, now: Instant) {
+        let has_news = std::mem::replace(&mut self.acknowledged, acknowledged) != acknowledged;
+        if left == 0 {
+            self.waits = None;
+        } else if has_news || self.waits.is_none() {
+            let patience = if left > 2 * mss { PATIENCE } else { DELAYED };
+            self.waits = Some(Waits { since: now, patience });
+        }
+    }
+
+    /// Something was sent to the guest.
+    pub(super) fn sent(&mut self, now: Instant) {
+        if let Some(waits) = &mut self.waits {
+            waits.since = now;
+        }
+    }
+
+    /// When the guest is to be asked.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waits.map(|waits| waits.until())
+    }
+
+    /// Gives smoltcp the packets after which it retransmits, if the guest is to be asked now. A guest that
+    /// has closed its window is asked by smoltcp.
+    pub(super) fn ask(&mut self, now: Instant, mut receive: impl FnMut(&[u8])) {
+        let Some(waits) = self.waits.as_mut().filter(|waits| now >= waits.until()) else { return };
+        waits.since = now;
+        waits.patience = (waits.patience * 2).min(LONGEST);
+        let Some((mut frame, at)) = self.acknowledgement() else { return };
+        let Some(window) = be16(&frame, at).filter(|window| *window > 0) else { return };
+        for window in [window ^ 1].into_iter().chain([window; 1 + DUPLICATES]) {
+            put16(&mut frame, at, window);
+            receive(frame.get(ETHERNET..).unwrap_or_default());
+        }
+    }
+
+    /// The guest's last segment as a mere acknowledgement, and where its window is.
+    fn acknowledgement(&self) -> Option<(Vec<u8>, usize)> {
+        let mut frame = self.headers.clone();
+        let mut layout = self.layout?;
+        let flags = frame.get_mut(layout.tcp + 13)?;
+        let fin = u32::from(*flags & flag::FIN != 0);
+        *flags = flag::ACK;
+        let taken = u32::try_from(layout.end - layout.payload).ok()? + fin;
+        let sequence = be32(&frame, layout.tcp + 4)?;
+        put32(&mut frame, layout.tcp + 4, sequence.wrapping_add(taken));
+        let end = layout.payload;
+        layout.set_end(&mut frame, end);
+        Some((frame, layout.tcp + 14))
+    }
+}
+
+#[cfg(test)]
+mod tests;
