@@ -16,12 +16,16 @@ use crate::wire::{ETHERNET, TcpLayout, be16, be32, flag, put16, put32, tcp_layou
 /// third and at no later one; an acknowledgement with another window has it count anew.
 const DUPLICATES: usize = 3;
 
-/// How long a guest may take that has more than two segments to acknowledge: it does so at once
-/// (RFC 9293 section 3.8.6.3). Longer than a vCPU usually waits for its turn.
+/// How long a guest may take at the least that has more than two segments to acknowledge: it does so at
+/// once (RFC 9293 section 3.8.6.3). Longer than a vCPU usually waits for its turn. Otherwise it may take twice
+/// as long as it does (RFC 8985 section 7.2): on a slow link nothing is lost for being late.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How long if it has less: it may wait for more, or for data to send along.
 const DELAYED: Duration = Duration::from_millis(200);
+
+/// When smoltcp's own timeout comes at the earliest.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// As long as smoltcp lets its own timeout grow.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -34,6 +38,11 @@ pub(super) struct Probe {
     layout: Option<TcpLayout>,
     acknowledged: u64,
     waits: Option<Waits>,
+    /// The acknowledgement that is timed, and since when; and what came of it before, smoothed as in
+    /// RFC 6298 section 2.3. It counts all that waits for the guest, and may count a loss: it is too long
+    /// rather than too short.
+    timed: Option<(u64, Instant)>,
+    round_trip: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +71,20 @@ impl Probe {
     /// segments take `mss`.
     pub(super) fn observe(&mut self, acknowledged: u64, left: usize, mss: usize, now: Instant) {
         let has_news = std::mem::replace(&mut self.acknowledged, acknowledged) != acknowledged;
+        if let Some((_, since)) = self.timed.take_if(|(until, _)| *until <= acknowledged) {
+            self.round_trip = match self.round_trip {
+                Duration::ZERO => now - since,
+                before => (before * 7 + (now - since)) / 8,
+            };
+        }
         if left == 0 {
             self.waits = None;
-        } else if has_news || self.waits.is_none() {
-            let patience = if left > 2 * mss { PATIENCE } else { DELAYED };
+            return;
+        }
+        self.timed.get_or_insert((acknowledged + left as u64, now));
+        if has_news || self.waits.is_none() {
+            let least = if left > 2 * mss { PATIENCE } else { DELAYED };
+            let patience = (self.round_trip * 2).clamp(least, TIMEOUT);
             self.waits = Some(Waits { since: now, patience });
         }
     }

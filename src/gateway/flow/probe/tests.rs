@@ -92,6 +92,28 @@ fn patience_ends_sooner_with_more_to_acknowledge_and_doubles() {
 }
 
 #[test]
+fn a_guest_that_always_takes_long_is_given_twice_as_long() {
+    let mut probe = Probe::default();
+    probe.heard(&Tcp::to(GATEWAY, ACK).frame());
+    let left = 10 * MSS;
+    let mut now = 0;
+    for acknowledged in 0..50 {
+        probe.observe(acknowledged * left as u64, left, MSS, at(now));
+        now += 100;
+    }
+    assert_eq!(probe.deadline(), Some(at(now - 100 + 200)));
+    // Once it was away for longer; that is soon forgotten, and never makes it longer than the timeout.
+    probe.observe(50 * left as u64, left, MSS, at(now + 60_000));
+    assert_eq!(probe.deadline(), Some(at(now + 61_000)));
+    now += 60_000;
+    for acknowledged in 51..150 {
+        now += 1;
+        probe.observe(acknowledged * left as u64, left, MSS, at(now));
+    }
+    assert_eq!(probe.deadline(), Some(at(now + 20)));
+}
+
+#[test]
 fn a_closed_window_and_a_guest_that_was_not_heard_are_left_alone() {
     let mut probe = Probe::default();
     probe.observe(0, 10 * MSS, MSS, at(0));
