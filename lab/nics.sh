@@ -58,8 +58,9 @@ busy() {
         probes+=($!)
     done
     sleep 1.5
-    cpu_before="$(cpu "${gateways[@]}")" link_before="$(cpu "${links[@]}")"
+    # In the same order before and after, as each takes its time with many processes.
     mapfile -t before < <(crossed)
+    cpu_before="$(cpu "${gateways[@]}")" link_before="$(cpu "${links[@]}")"
     sleep "$TEST_SECONDS"
     mapfile -t after < <(crossed)
     cpu_s="$(calculate "$(cpu "${gateways[@]}") - $cpu_before")"
