@@ -2,11 +2,11 @@
 # The project's checks, the same by hand and on CI.
 #
 #   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | counts | fuzz | all
-#                      bench | bench-update
+#                      bench | bench-update | lab
 #
 # Not part of all: bench prints what each part of the per-packet path costs, in time and in instructions.
 # counts is its second half, and fails if a count has risen above benches/instructions.txt, which
-# bench-update writes anew.
+# bench-update writes anew. lab measures framegate beside its peers, one round.
 #
 # Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
 # keep the others from running, and makes the whole fail.
@@ -95,10 +95,24 @@ seeds() {
         fuzz/examples/seeds/main.rs && "$scratch/seeds" --check
 }
 
+# Makes the page and the plot again, from the raw figures that are beside them.
+comparison() {
+    cp docs/performance.md docs/performance.svg "$scratch" &&
+        python3 lab/table.py docs/performance.raw.txt \
+            --page "$scratch/performance.md" --plot "$scratch/performance.svg" &&
+        diff docs/performance.md "$scratch/performance.md" &&
+        cmp docs/performance.svg "$scratch/performance.svg"
+}
+
+measure() {
+    ROUNDS="${ROUNDS:-1}" lab/compare.sh "$scratch/raw.txt" && python3 lab/table.py "$scratch/raw.txt"
+}
+
 do_fmt() {
     step 'format' cargo fmt --all --check
     step 'format of the benches' cargo fmt --manifest-path benches/Cargo.toml --check
     step 'format of the fuzz crate' cargo fmt --manifest-path fuzz/Cargo.toml --check
+    step 'format of the lab' cargo fmt --manifest-path lab/Cargo.toml --check
 }
 
 do_lint() {
@@ -111,6 +125,10 @@ do_lint() {
     step 'lint, benches' benches clippy --all-targets -- -D warnings
     step 'lint, fuzz crate' env RUSTFLAGS='--cfg fuzzing' CARGO_TARGET_DIR="$target/fuzz" \
         "${clippy[@]}" --manifest-path fuzz/Cargo.toml -- -D warnings
+    step 'lint, lab' env CARGO_TARGET_DIR="$target/lab" \
+        "${clippy[@]}" --manifest-path lab/Cargo.toml -- -D warnings
+    step 'lint, scripts' shellcheck -x -P lab .ci/run ci.sh lab/*.sh
+    step 'the comparison is what its raw figures give' comparison
 }
 
 do_docs() {
@@ -177,6 +195,10 @@ do_fuzz() {
     for name in classify dns flow fragments framing; do
         step "fuzz: $name, corpus and $FUZZ_SECONDS s" fuzz_run "$name"
     done
+}
+
+do_lab() {
+    step 'framegate beside its peers' measure
 }
 
 do_all() {

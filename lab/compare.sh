@@ -10,31 +10,35 @@
 #   ROWS          which of: stream latency idle upload paced jumbo loss hold published nics
 #   GATEWAY, PASST, SLIRP4NETNS, see lab.sh; without GATEWAY this checkout is built and measured
 #
-# A row that was measured again with another commit takes the place of the older figures. Needs root, and
-# a quiet machine: 5 rounds take half an hour.
+# A row that was measured again with another commit takes the place of the older figures. Needs root
+# and a quiet machine; 5 rounds take half an hour.
 set -uo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repository="$(dirname "$here")"
 : "${ROUNDS:=5}"
 : "${ROWS:=stream latency idle upload paced jumbo loss hold published nics}"
-export PASST="${PASST:-passt}" SLIRP4NETNS="${SLIRP4NETNS:-slirp4netns}" TEST_SECONDS="${TEST_SECONDS:-3}"
+export TEST_SECONDS="${TEST_SECONDS:-3}"
+export PASST="${PASST:-passt}" SLIRP4NETNS="${SLIRP4NETNS:-slirp4netns}"
 raw="${1:-$repository/docs/performance.raw.txt}"
+
+build() { cargo build --quiet --locked --release "$@" || exit 1; }
 
 ((EUID == 0)) || { echo 'network namespaces need root' >&2; exit 1; }
 if [[ -z "${GATEWAY:-}" ]]; then
-    cargo build --quiet --locked --release --features cli --manifest-path "$repository/Cargo.toml" || exit 1
+    build --features cli --manifest-path "$repository/Cargo.toml"
 fi
-cargo build --quiet --locked --release --features smolvm --manifest-path "$here/Cargo.toml" || exit 1
+build --features smolvm --manifest-path "$here/Cargo.toml"
 for tool in ip wrk "$PASST" "$SLIRP4NETNS"; do
     command -v "$tool" >/dev/null || { echo "$tool is missing, see README.md" >&2; exit 1; }
 done
 
 # What a program says of its version, or else its package.
 version() {
-    local said
+    local said package
+    package="$(basename "$1")"
     said="$("$1" --version 2>&1 | head -n 1)"
-    [[ "$said" =~ [0-9] ]] || said="$(dpkg-query -W -f '${Package} ${Version}' "$(basename "$1")" 2>/dev/null)"
-    echo "${said:-unknown}"
+    [[ "$said" =~ [0-9] ]] || said="$package $(dpkg-query -W -f '${Version}' "$package" 2>&1)"
+    echo "$said"
 }
 
 # The last change of what is measured.
@@ -55,7 +59,7 @@ cat >>"$raw" <<HEADER
 # memory=$(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo)
 # passt=$(version "$PASST")
 # slirp4netns=$(version "$SLIRP4NETNS")
-# smolvm=smolvm-network $(cargo pkgid --manifest-path "$here/Cargo.toml" smolvm-network | sed 's/.*[@#]//')
+# smolvm=$(sed -n '/^name = "smolvm-network"/{n;s/^version = "\(.*\)"/\1/p}' "$here/Cargo.lock")
 # wrk=$(wrk --version 2>&1 | awk 'NR == 1 {print $1, $2, $3}')
 HEADER
 

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A lab of network namespaces, to be sourced: `net` holds the servers, `host` the gateway under test, and
-# each guest has one of its own. Their names are of this process alone, and nothing of them outlives it.
+# A lab of network namespaces, to be sourced: `net` holds the servers, `host` the gateway under test,
+# and each guest has one of its own. Their names are of this process alone, and nothing outlives it.
 #
 #   lab_up; start_gateway PEER SOCKET; add_guest NAME; start_link NAME SOCKET; wait_ready NAME
 #
@@ -18,7 +18,8 @@ bin="${CARGO_TARGET_DIR:-$lab/target}/release"
 : "${PASST:=passt}"
 : "${SLIRP4NETNS:=slirp4netns}"
 # The gateway: any command that serves the Unix stream socket $SOCK.
-: "${GATEWAY:=$repository/target/release/framegate serve --socket \$SOCK --mtu \$MTU --offload \$OFFLOAD \$PUBLISH}"
+program="${CARGO_TARGET_DIR:-$repository/target}/release/framegate"
+: "${GATEWAY:=$program serve --socket \$SOCK --mtu \$MTU --offload \$OFFLOAD \$PUBLISH}"
 PUBLISH="${PUBLISH:-}"
 export MTU OFFLOAD PUBLISH
 

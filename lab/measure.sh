@@ -5,7 +5,7 @@
 #
 #   PEER  ours | passt | slirp4netns | smolvm | direct
 #   TEST  idle | rr | udprr | crr | up1 | down1 | up8 | down8 | hold
-#         | http8 | http64 | close8 | close64    wrk at a published port; close: a connection for each request
+#         | http8 | http64 | close8 | close64    wrk at a published port; close: a connection each time
 #
 # In the environment: MTU, OFFLOAD, LINK, TEST_SECONDS, GATEWAY, PASST, SLIRP4NETNS (see lab.sh), and
 # COUNT, the connections of hold. Needs root.
@@ -14,7 +14,10 @@ set -uo pipefail
 peer="$1"
 shift
 tests=("$@")
-case " ${tests[*]}" in *' http'* | *' close'*) web=8080 PUBLISH='--publish 0.0.0.0:8080:80' ;; *) web= ;; esac
+web=''
+case " ${tests[*]}" in
+*' http'* | *' close'*) web=8080 PUBLISH="--publish 0.0.0.0:8080:80" ;;
+esac
 # shellcheck source=lab.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
 : "${COUNT:=10000}"
@@ -71,7 +74,8 @@ idle() {
 web() {
     local at_once="$1"
     shift
-    in_ns net wrk --threads 2 --connections "$at_once" --duration "${TEST_SECONDS}s" --latency "$@" "$page" |
+    in_ns net wrk --threads 2 --connections "$at_once" --duration "${TEST_SECONDS}s" --latency \
+        "$@" "$page" |
         awk '/Requests\/sec/ {print "per_s=" $2}
              /^ +50%/ {print "p50=" $2} /^ +99%/ {print "p99=" $2}
              /Socket errors/ {gsub(/[ ,]+/, "_"); print "errors=" $0}' | paste -sd ' '

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Many NICs in one process group, each with a gateway and a guest of its own: first one, then all of them,
-# idle and then busy. A line of key=value figures for each.
+# Many NICs in one process group, each with a gateway and a guest of its own: first one, then all of
+# them, idle and then busy. A line of key=value figures for each.
 #
 #   nics.sh PEER [NICS]
 #
@@ -50,7 +50,7 @@ crossed() {
 }
 
 busy() {
-    local direction="$1" nic probes=() before after cpu_before link_before bytes cpu_s
+    local direction="$1" nic probes=() before after cpu_before link_before bytes seconds cpu_s
     for ((nic = 0; nic < ${#gateways[@]}; nic++)); do
         # Long enough that the first is still there when the last has begun.
         become_ns "guest$nic" "$bin/netprobe" "$direction" "$server:$port" \
@@ -64,8 +64,8 @@ busy() {
     sleep "$TEST_SECONDS"
     mapfile -t after < <(crossed)
     cpu_s="$(calculate "$(cpu "${gateways[@]}") - $cpu_before")"
-    bytes=$((after[0] - before[0]))
-    line "$direction" "bytes=$bytes gbps=$(calculate "$bytes * 8e-9 / (${after[1]} - ${before[1]})") \
+    bytes=$((after[0] - before[0])) seconds="$(calculate "${after[1]} - ${before[1]}")"
+    line "$direction" "bytes=$bytes seconds=$seconds gbps=$(calculate "$bytes * 8e-9 / $seconds") \
 gateway_cpu_s=$cpu_s cpu_s_per_gb=$(calculate "$cpu_s * 1e9 / $bytes") \
 link_cpu_s=$(calculate "$(cpu "${links[@]}") - $link_before")"
     wait "${probes[@]}"

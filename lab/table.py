@@ -9,7 +9,6 @@ Of each row the figures of the last commit count. A ratio is the median of the r
 """
 
 import argparse
-import html
 import re
 from collections import namedtuple
 from statistics import median
@@ -20,7 +19,12 @@ PEERS = {
     "smolvm": "smolvm-network",
     "slirp4netns": "slirp4netns",
     "direct": "no gateway",
+    "one": "one NIC",
 }
+
+# The tests of the plot, and who is in it.
+PLOTTED = ["up1", "down1", "up8", "down8"]
+COLOURS = {"ours": "#0072b2", "passt": "#e69f00", "smolvm": "#009e73", "slirp4netns": "#8c8c8c"}
 
 # A figure to reach: `goal` is a ratio to the peer's figure, or the figure itself if there is no peer.
 Target = namedtuple("Target", "what row test figure peer sign goal")
@@ -40,9 +44,15 @@ FIGURES = {
     "rss": Figure("memory", "MB", "{:.1f}", lambda line: line["rss_kib"] * 1024 / 1e6),
     "peak": Figure("peak memory", "MB", "{:.0f}", lambda line: line["peak_kib"] * 1024 / 1e6),
     "alive": Figure("alive", "", "{:.0f}", lambda line: line["alive"]),
-    "up kept": Figure("upload kept", "", "{:.2f}", lambda line: line["up_gbps"] / line["lone_up_gbps"]),
-    "down kept": Figure("download kept", "", "{:.2f}", lambda line: line["down_gbps"] / line["lone_down_gbps"]),
-    "each": Figure("memory of each", "MB", "{:.2f}", lambda line: line["pss_kib"] * 1024 / 1e6 / line["nics"]),
+    "up kept": Figure(
+        "upload kept", "", "{:.2f}", lambda line: line["up_gbps"] / line["lone_up_gbps"]
+    ),
+    "down kept": Figure(
+        "download kept", "", "{:.2f}", lambda line: line["down_gbps"] / line["lone_down_gbps"]
+    ),
+    "each": Figure(
+        "memory of each", "MB", "{:.2f}", lambda line: line["pss_kib"] * 1024 / 1e6 / line["nics"]
+    ),
 }
 
 
@@ -77,8 +87,9 @@ def targets():
         yield Target(f"{test}, 1 % loss", "loss", test, "gbps", "passt", "≥", 1.0)
         yield Target(f"{test}, 1 % loss", "loss", test, "gap", None, "≤", 1000)
     for at_once in 8, 64:
-        yield Target(f"published, {at_once} at a time", "published", f"http{at_once}", "rate", "direct", "≥", 0.8)
-        yield Target(f"published, {at_once}, each anew", "published", f"close{at_once}", "rate", "direct", "≥", 0.8)
+        kept, anew = f"published, {at_once} at a time", f"published, {at_once}, each anew"
+        yield Target(kept, "published", f"http{at_once}", "rate", "direct", "≥", 0.8)
+        yield Target(anew, "published", f"close{at_once}", "rate", "direct", "≥", 0.8)
     yield Target("64 NICs, idle", "nics", "idle", "each", "one", "≤", 1.0)
     yield Target("64 NICs, idle", "nics", "idle", "wakes", None, "≤", 0)
     for test in "up", "down":
@@ -93,9 +104,17 @@ def number(text):
         return text
 
 
+def parse(text):
+    """A line of the raw file: `key=value` words."""
+    line = {key: number(value) for key, _, value in (word.partition("=") for word in text.split())}
+    # One NIC is what many are compared with.
+    line["who"] = "one" if line.get("nics") == 1 else line["peer"]
+    return line
+
+
 def read(path):
-    """The headers by run, and the lines that count, each a dictionary."""
-    headers, lines, header = {}, [], {}
+    """The headers and the lines that count, each a dictionary."""
+    headers, lines = {}, []
     with open(path, encoding="utf-8") as raw:
         for text in raw:
             if text.startswith("# "):
@@ -103,37 +122,47 @@ def read(path):
                 if key == "run":
                     header = headers[value] = {}
                 header[key] = value
-            elif "=" in text:
-                line = {key: number(value) for key, _, value in (word.partition("=") for word in text.split())}
-                # One NIC is what 64 are compared with.
-                line["who"] = "one" if line.get("nics") == 1 else line["peer"]
-                lines.append(line)
-    last = {line["row"]: headers[line["run"]]["commit"] for line in lines}
-    counted = [line for line in lines if headers[line["run"]]["commit"] == last[line["row"]]]
-    used = {line["run"] for line in counted}
-    return [header for run, header in headers.items() if run in used], counted
+            elif text.strip():
+                lines.append(parse(text))
+    commits = {run: header["commit"] for run, header in headers.items()}
+    last = {line["row"]: commits[line["run"]] for line in lines}
+    counted = [line for line in lines if commits[line["run"]] == last[line["row"]]]
+    runs = {line["run"] for line in counted}
+    return [header for run, header in headers.items() if run in runs], counted
+
+
+def chosen(lines, row, test, who):
+    return [line for line in lines if (line["row"], line["test"], line["who"]) == (row, test, who)]
+
+
+def failed(line):
+    return "failed" in line or line.get("errors", 0) != 0
 
 
 def by_round(lines, row, test, who, figure):
-    """The figure in each round in which it was measured."""
-    found = {}
-    for line in lines:
-        if (line["row"], line["test"], line["who"]) == (row, test, who):
-            try:
-                found[line["run"], line["round"]] = FIGURES[figure].value(line)
-            except (KeyError, ZeroDivisionError):
-                pass
-    return found
+    """The figure in each round that went well."""
+    return {
+        (line["run"], line["round"]): FIGURES[figure].value(line)
+        for line in chosen(lines, row, test, who)
+        if not failed(line)
+    }
 
 
 def link_share(lines, row, test):
-    """How busy taplink was with ours, in parts of one core."""
+    """How busy taplink was with ours, in cores; nobody asks while nothing moves."""
     shares = [
         line["link_cpu_s"] / line["seconds"]
-        for line in lines
-        if (line["row"], line["test"], line["who"]) == (row, test, "ours") and "seconds" in line and "link_cpu_s" in line
+        for line in chosen(lines, row, test, "ours")
+        if "bytes" in line and "seconds" in line
     ]
     return f"{median(shares):.1f}" if shares else ""
+
+
+def rounds(lines, row, test):
+    """How many rounds there are, and how many of them failed."""
+    ours = chosen(lines, row, test, "ours")
+    bad = sum(failed(line) for line in ours)
+    return f"{len(ours)}, {bad} failed" if bad else str(len(ours))
 
 
 def table(header, rows):
@@ -148,31 +177,31 @@ def comparison(lines):
     for target in targets():
         figure = FIGURES[target.figure]
         ours = by_round(lines, target.row, target.test, "ours", target.figure)
-        if not ours:
+        theirs = by_round(lines, target.row, target.test, target.peer, target.figure)
+        ratios = [ours[key] / theirs[key] for key in ours if theirs.get(key)]
+        if not ours or (target.peer and not ratios):
             continue
-        told = figure.form.format(median(ours.values()))
-        if target.peer is None:
-            peer, reached, ratio = "", median(ours.values()), ""
-            if target.sign == "≤" and target.figure == "gap":
-                reached = max(ours.values())
-                told = figure.form.format(reached)
-        else:
-            theirs = by_round(lines, target.row, target.test, target.peer, target.figure)
-            ratios = [ours[key] / theirs[key] for key in ours if theirs.get(key)]
-            if not ratios:
-                continue
+        # A stall is not excused by the rounds without one.
+        told = reached = max(ours.values()) if target.figure == "gap" else median(ours.values())
+        peer = ratio = ""
+        if target.peer:
             reached = median(ratios)
-            name = "one NIC" if target.peer == "one" else PEERS[target.peer]
-            peer = f"{name}: {figure.form.format(median(theirs.values()))}"
             ratio = f"{reached:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            peer = f"{PEERS[target.peer]}: {figure.form.format(median(theirs.values()))}"
         met = reached >= target.goal if target.sign == "≥" else reached <= target.goal
-        unit = f", {figure.unit}" if figure.unit else ""
         rows.append([
-            target.what, figure.name + unit, told, peer, ratio,
-            f"{target.sign} {target.goal:,}", "yes" if met else "**no**",
-            link_share(lines, target.row, target.test), str(len(ours)),
+            target.what,
+            ", ".join(filter(None, (figure.name, figure.unit))),
+            figure.form.format(told),
+            peer,
+            ratio,
+            f"{target.sign} {target.goal:,}",
+            "yes" if met else "**no**",
+            link_share(lines, target.row, target.test),
+            rounds(lines, target.row, target.test),
         ])
-    return table(["test", "figure", "framegate", "peer", "ratio", "target", "met", "link", "rounds"], rows)
+    header = ["test", "figure", "framegate", "peer", "ratio", "target", "met", "link", "rounds"]
+    return table(header, rows)
 
 
 def by_peer(lines):
@@ -199,8 +228,9 @@ def by_peer(lines):
 def machine(headers):
     """What was measured, where; each thing once."""
     names = {
-        "date": "Date", "commit": "framegate", "cpu": "CPU", "cores": "Cores", "memory": "Memory", "kernel": "Kernel",
-        "passt": "passt", "slirp4netns": "slirp4netns", "smolvm": "smolvm-network", "wrk": "wrk",
+        "date": "date", "cpu": "CPU", "cores": "cores", "memory": "memory", "kernel": "kernel",
+        "commit": "framegate, commit", "passt": "passt", "slirp4netns": "slirp4netns",
+        "smolvm": "smolvm-network", "wrk": "wrk",
     }
     rows = [
         [name, ", ".join(dict.fromkeys(header[key] for header in headers if key in header))]
@@ -211,58 +241,52 @@ def machine(headers):
 
 def plot(lines):
     """Two panels of bars: throughput, and CPU for each GB."""
-    tests = ["up1", "down1", "up8", "down8"]
-    colours = {"ours": "#0072b2", "passt": "#e69f00", "smolvm": "#009e73", "slirp4netns": "#8c8c8c"}
-    bar, gap, height, top = 24, 22, 220, 84
-    group = bar * len(colours) + gap
-    panel = group * len(tests) + 50
-    width, bottom = 2 * panel + 30, top + height
+    bar, gap, height, top, margin = 24, 22, 220, 84, 30
+    group = bar * len(COLOURS) + gap
+    panel = group * len(PLOTTED) + margin
+    width, base = 2 * panel + margin, top + height
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{bottom + 46}" '
-        f'viewBox="0 0 {width} {bottom + 46}" font-family="sans-serif" font-size="12" fill="#222">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{base + 46}" '
+        f'viewBox="0 0 {width} {base + 46}" font-family="sans-serif" font-size="12" fill="#222">',
         "<title>Throughput and CPU seconds for each GB, by gateway</title>",
-        f'<rect width="{width}" height="{bottom + 46}" rx="8" fill="#fff"/>',
+        f'<rect width="{width}" height="{base + 46}" rx="8" fill="#fff"/>',
     ]
-    at = 30
-    for peer, colour in colours.items():
-        out.append(f'<rect x="{at}" y="14" width="12" height="12" fill="{colour}"/>')
-        out.append(f'<text x="{at + 17}" y="24">{html.escape(PEERS[peer])}</text>')
-        at += 34 + 8 * len(PEERS[peer])
-    for index, (figure, title) in enumerate(
-        [("gbps", "Throughput, Gb/s (more is better)"), ("cost", "CPU seconds of the gateway for each GB (less is better)")]
-    ):
-        left = 30 + index * panel
-        medians = {}
-        for peer in colours:
-            for test in tests:
-                values = by_round(lines, "stream", test, peer, figure).values()
-                if values:
-                    medians[test, peer] = median(values)
+    x = margin
+    for peer, colour in COLOURS.items():
+        out.append(f'<rect x="{x}" y="14" width="12" height="12" fill="{colour}"/>')
+        out.append(f'<text x="{x + 17}" y="24">{PEERS[peer]}</text>')
+        x += 34 + 8 * len(PEERS[peer])
+    panels = [
+        ("gbps", "Throughput, Gb/s (more is better)"),
+        ("cost", "CPU seconds of the gateway for each GB (less is better)"),
+    ]
+    for index, (figure, title) in enumerate(panels):
+        left = margin + index * panel
+        values = {
+            (test, peer): by_round(lines, "stream", test, peer, figure).values()
+            for test in PLOTTED
+            for peer in COLOURS
+        }
+        medians = {key: median(found) for key, found in values.items() if found}
         most = max(medians.values(), default=1)
-        out.append(f'<text x="{left}" y="56" font-weight="bold">{html.escape(title)}</text>')
-        for place, test in enumerate(tests):
-            start = left + place * group
-            for slot, (peer, colour) in enumerate(colours.items()):
-                value = medians.get((test, peer))
-                if value is None:
-                    continue
-                tall = max(1.0, height * value / most)
-                x = start + slot * bar
-                told = f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-                out.append(
-                    f'<rect x="{x}" y="{bottom - tall:.1f}" width="{bar - 3}" height="{tall:.1f}" fill="{colour}"/>'
-                )
-                out.append(
-                    f'<text x="{x + (bar - 3) / 2}" y="{bottom - tall - 4:.1f}" font-size="9" '
-                    f'text-anchor="middle">{told}</text>'
-                )
+        out.append(f'<text x="{left}" y="56" font-weight="bold">{title}</text>')
+        for (test, peer), value in medians.items():
+            x = left + PLOTTED.index(test) * group + list(COLOURS).index(peer) * bar
+            tall = max(1, height * value / most)
             out.append(
-                f'<text x="{start + (group - gap) / 2}" y="{bottom + 18}" text-anchor="middle">{test}</text>'
+                f'<rect x="{x}" y="{base - tall:.1f}" width="{bar - 3}" height="{tall:.1f}" '
+                f'fill="{COLOURS[peer]}"/>'
             )
-        out.append(
-            f'<line x1="{left - 6}" y1="{bottom}" x2="{left + panel - 50 - gap + 6}" y2="{bottom}" stroke="#222"/>'
-        )
-    out.append(f'<text x="30" y="{bottom + 38}" font-size="10">MTU 1500, medians</text>')
+            out.append(
+                f'<text x="{x + (bar - 3) / 2}" y="{base - tall - 4:.1f}" font-size="9" '
+                f'text-anchor="middle">{value:.{1 if value >= 1 else 2}f}</text>'
+            )
+        for place, test in enumerate(PLOTTED):
+            x = left + place * group + (group - gap) / 2
+            out.append(f'<text x="{x}" y="{base + 18}" text-anchor="middle">{test}</text>')
+        right = left + panel - margin - gap
+        out.append(f'<path d="M{left - 4} {base}H{right + 4}" stroke="#222"/>')
+    out.append(f'<text x="{margin}" y="{base + 38}" font-size="10">MTU 1500, medians</text>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
 
