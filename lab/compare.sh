@@ -93,7 +93,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
         upload) OFFLOAD=upload by_turns upload 'ours passt' up1 ;;
         paced) OFFLOAD=upload LINK=--libkrun by_turns paced 'ours passt' up1 ;;
         jumbo) OFFLOAD=jumbo MTU=65520 by_turns jumbo 'ours passt' up1 down1 up8 down8 ;;
-        loss) LINK='--loss 10' by_turns loss 'ours passt' up1 down1 ;;
+        loss) LINK="--loss 10 --seed $round" by_turns loss 'ours passt' up1 down1 ;;
         hold) by_turns hold 'ours direct' hold ;;
         published) by_turns published 'ours direct passt' http8 http64 close8 close64 ;;
         nics) record nics "$here/nics.sh" ours 64 ;;

@@ -136,7 +136,7 @@ def chosen(lines, row, test, who):
 
 
 def failed(line):
-    return "failed" in line or line.get("errors", 0) != 0
+    return line.get("failed", 0) != 0 or line.get("errors", 0) != 0
 
 
 def by_round(lines, row, test, who, figure):
