@@ -451,7 +451,6 @@ fn from_stream(
 ) -> Ended {
     let mut frames = 0;
     let mut bytes = 0;
-    let mut has_received = false;
     while frames < STREAM_FRAMES && bytes < BYTES {
         if (halves.has_frame() || halves.may_receive()) && intake.holds() {
             return Ended::Held;
@@ -466,11 +465,8 @@ fn from_stream(
             Ok(None) => {}
             Err(reason) => return Ended::Link(reason),
         }
-        if has_received && !halves.is_behind() {
-            return Ended::Drained;
-        }
         match halves.receive() {
-            Ok(Received::Bytes) => has_received = true,
+            Ok(Received::Bytes) => {}
             Ok(Received::Nothing) => return Ended::Drained,
             Err(reason) => return Ended::Link(reason),
         }

@@ -99,8 +99,7 @@ impl Receiver {
         }
     }
 
-    /// Whether more than the last receive took was there. If not, the next one would find nothing, or a
-    /// frame or two that came meanwhile: better to deal with these first.
+    /// Whether there may have been more than the last receive took.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }

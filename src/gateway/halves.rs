@@ -18,7 +18,8 @@ pub(crate) struct Halves {
     receiver: Option<Receiver>,
     sender: Option<Sender>,
     hand_over: Arc<HandOver>,
-    /// The stream may have bytes: an edge has come since a receive found nothing.
+    /// The stream may have bytes: an edge has come since a receive found nothing, or less than it had
+    /// room for.
     is_readable: bool,
     /// The VMM sends no more than what the stream has.
     is_hung_up: bool,
@@ -102,13 +103,12 @@ impl Halves {
             return Ok(Received::Nothing);
         };
         let received = receiver.receive()?;
-        self.is_readable = received == Received::Bytes;
+        // A short receive has emptied the stream: the next byte brings an edge. (Descriptors and out-of-band
+        // bytes would end a receive early, and the framing has neither.) The end brings none, if its edge
+        // came with these bytes.
+        let may_have_more = receiver.is_behind() || self.is_hung_up;
+        self.is_readable = received == Received::Bytes && may_have_more;
         Ok(received)
-    }
-
-    /// Whether the stream had more than the last receive took.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.receiver.as_ref().is_some_and(Receiver::is_behind)
     }
 
     /// Counts the frames that were taken.
