@@ -92,29 +92,30 @@ impl HostSocket {
         }
     }
 
-    /// A client of a published port. Its events are asked for with [`watch`](Self::watch).
+    /// A client of a published port, not blocking. Its events are asked for with [`watch`](Self::watch).
     pub(crate) fn accepted(client: TcpStream) -> Self {
         Self { socket: client.into(), finished: false }
     }
 
-    /// Makes the socket non-blocking and has the poll loop hear of it under `token`.
+    /// Has the poll loop hear of it under `token`.
     ///
     /// # Errors
     /// ENOMEM or ENOSPC from epoll_ctl(2).
     pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.socket.set_nonblocking(true)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, both)
     }
 
     /// Whether the connection has come about: `Ok(false)` while it has not.
     pub(crate) fn is_connected(&self) -> Result<bool, ConnectError> {
-        match self.socket.take_error() {
-            Ok(Some(error)) | Err(error) => return Err(ConnectError::from_io(&error)),
-            Ok(None) => {}
+        if self.socket.peer_addr().is_ok() {
+            return Ok(true);
         }
-        // Without an error and without a peer it is still under way: the event was another's.
-        Ok(self.socket.peer_addr().is_ok())
+        // Without a peer and without an error it is still under way: the event was another's.
+        match self.socket.take_error() {
+            Ok(Some(error)) | Err(error) => Err(ConnectError::from_io(&error)),
+            Ok(None) => Ok(false),
+        }
     }
 
     /// The other end, while it is connected.

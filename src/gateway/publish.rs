@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, SocketAddr};
 
-use mio::unix::SourceFd;
+use mio::net::TcpListener;
 use mio::{Interest, Registry};
 use smoltcp::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
@@ -94,6 +93,7 @@ impl PublishedPorts {
             let part = match port.socket {
                 BoundSocket::Tcp(socket) => {
                     let is_ready = false;
+                    let socket = TcpListener::from_std(socket);
                     let listener = Listener { socket, id, guest, gateway, is_ready };
                     self.listen(listener, registry).map(Part::Tcp)
                 }
@@ -112,11 +112,11 @@ impl PublishedPorts {
         Ok(published)
     }
 
-    fn listen(&mut self, listener: Listener, registry: &Registry) -> io::Result<usize> {
+    fn listen(&mut self, mut listener: Listener, registry: &Registry) -> io::Result<usize> {
         let index = self.listeners.vacant_key();
         // Edge-triggered: clients are accepted until none is left.
         registry.register(
-            &mut SourceFd(&listener.socket.as_raw_fd()),
+            &mut listener.socket,
             Source::Listener(index).into(),
             Interest::READABLE,
         )?;
@@ -152,9 +152,9 @@ impl PublishedPorts {
                 Part::Udp(index) => drop(udp.remove(index, registry, counters)),
                 Part::Tcp(index) => {
                     self.ready.retain(|ready| *ready != index);
-                    if let Some(listener) = self.listeners.try_remove(index) {
+                    if let Some(mut listener) = self.listeners.try_remove(index) {
                         // Closing it would do.
-                        let _ = registry.deregister(&mut SourceFd(&listener.socket.as_raw_fd()));
+                        let _ = registry.deregister(&mut listener.socket);
                     }
                 }
             }
@@ -241,7 +241,12 @@ fn accept(
         }
         let error = match listener.socket.accept() {
             Ok((client, _)) => {
-                flows.open_inbound(client, (listener.guest, listener.gateway), listener.id, turn);
+                flows.open_inbound(
+                    client.into(),
+                    (listener.guest, listener.gateway),
+                    listener.id,
+                    turn,
+                );
                 continue;
             }
             Err(error) => error,
@@ -265,7 +270,7 @@ fn accept(
                 *kept = None;
                 match listener.socket.accept() {
                     // Resets it.
-                    Ok((client, _)) => drop(HostSocket::accepted(client)),
+                    Ok((client, _)) => drop(HostSocket::accepted(client.into())),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return State::Drained;
                     }
