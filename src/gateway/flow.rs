@@ -40,8 +40,9 @@ pub(crate) struct FlowId {
 /// A flow moves this many bytes in each direction before others have their turn.
 const BUDGET: usize = 256 * 1024;
 
-/// How long a small segment's acknowledgement waits for data to ride on (RFC 9293 section 3.8.6.3 allows
-/// half a second). Longer than a nearby server needs, shorter than anyone notices.
+/// How long the acknowledgement of a small segment, or of a FIN, waits for data or our own FIN to ride on
+/// (RFC 9293 section 3.8.6.3 allows half a second). Longer than a nearby server needs, shorter than anyone
+/// notices.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 
 /// What the edges have told of the host's socket.
@@ -64,8 +65,6 @@ pub(crate) struct Flow {
     pub(crate) key: FlowKey,
     pub(crate) phase: Phase,
     pub(crate) ready: Ready,
-    /// A timer has expired since the last service.
-    pub(crate) is_due: bool,
     /// In the list of flows to serve.
     pub(crate) is_queued: bool,
     /// In the list of flows that wait for room to the guest.
@@ -214,11 +213,11 @@ impl Open {
         // In SYN-RECEIVED smoltcp goes back to LISTEN for a reset.
         self.guest_reset |= segment.rst && matches!(self.state(), State::Closed | State::Listen);
         self.heard += segment.payload as u64;
-        if segment.payload > 0 {
+        if segment.payload > 0 || segment.fin {
             self.ack.since.get_or_insert(now);
             self.ack.bytes += segment.payload;
         }
-        self.ack.now |= segment.fin || self.ack.bytes >= 2 * self.mss;
+        self.ack.now |= self.ack.bytes >= 2 * self.mss;
     }
 
     /// Both ends are closed and nothing waits for the host, the guest's FIN included.
@@ -407,12 +406,13 @@ impl Open {
     }
 
     /// Whether smoltcp must be asked now for what it has to send. If not, all there could be is the
-    /// acknowledgement of a small segment, which waits a moment for data to ride on.
-    fn must_send(&mut self, now: Instant, is_due: bool) -> bool {
+    /// acknowledgement of a small segment, or of a FIN, which waits a moment for something to ride on.
+    fn must_send(&mut self, now: Instant) -> bool {
         let due = self.ack.since.is_none_or(|since| now >= since + ACK_DELAY);
-        let unsent = self
-            .socket
-            .socket(|socket| socket.send_queue() > 0 || socket.state() != State::Established);
-        self.ack.now || due || is_due || unsent
+        let unsent = self.socket.socket(|socket| {
+            let is_quiet = matches!(socket.state(), State::Established | State::CloseWait);
+            socket.send_queue() > 0 || !is_quiet
+        });
+        self.ack.now || due || unsent
     }
 }

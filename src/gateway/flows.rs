@@ -164,7 +164,6 @@ impl Flows {
             key,
             phase,
             ready: Ready::default(),
-            is_due: false,
             is_queued: false,
             is_starved: false,
             is_half_open: true,
@@ -295,7 +294,6 @@ impl Flows {
         while let Some(id) = self.timers.expired(turn.now) {
             if let Some(flow) = self.flow_mut(id) {
                 flow.deadline = None;
-                flow.is_due = true;
                 self.activate(id);
             }
         }
@@ -345,7 +343,6 @@ impl Flows {
         let outcome = flow::serve(
             open,
             &mut flow.ready,
-            std::mem::take(&mut flow.is_due),
             &mut self.interface,
             turn.link,
             turn.outlet,

@@ -62,11 +62,10 @@ fn can_send(state: State) -> bool {
     matches!(state, Established | CloseWait | FinWait1 | Closing | LastAck)
 }
 
-/// Moves what can be moved in both directions, and lets smoltcp send. `is_due`: a timer has expired.
+/// Moves what can be moved in both directions, and lets smoltcp send.
 pub(crate) fn serve(
     open: &mut Open,
     ready: &mut Ready,
-    is_due: bool,
     interface: &mut Interface,
     link: &Link,
     outlet: &mut Outlet<'_>,
@@ -96,7 +95,7 @@ pub(crate) fn serve(
 
     probe(open, interface, link, outlet, now);
     let held = open.is_held_in_time_wait();
-    if !held && open.must_send(now, is_due) {
+    if !held && open.must_send(now) {
         match egress(open, interface, link, outlet, now) {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
