@@ -345,6 +345,7 @@ fn bind(transport: Transport, address: SocketAddr) -> io::Result<(BoundSocket, S
             socket.set_reuse_address(true)?;
             // Whoever is accepted inherits it.
             socket.set_tcp_nodelay(true)?;
+            socket.set_out_of_band_inline(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             BoundSocket::Tcp(socket.into())

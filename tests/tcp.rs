@@ -52,6 +52,22 @@ fn pair(server: &Server) -> (Runtime, Guest, smoltcp::iface::SocketHandle, TcpSt
     (runtime, guest, handle, server.accept())
 }
 
+// --- Urgent data -------------------------------------------------------------------------------
+
+#[test]
+fn rfc_6093_urgent_data_of_the_host_are_bytes_of_the_stream() {
+    let server = Server::new();
+    let (_runtime, mut guest, handle, stream) = pair(&server);
+    let stream = socket2::Socket::from(stream);
+    for _ in 0..100 {
+        // A receive stops at the mark, and nothing that comes later tells of what lies behind it.
+        stream.send(b"before").unwrap();
+        stream.send_with_flags(b"!", libc::MSG_OOB).unwrap();
+        stream.send(b"behind").unwrap();
+        assert_eq!(guest.read_exact(handle, 13), b"before!behind");
+    }
+}
+
 // --- Opening -----------------------------------------------------------------------------------
 
 #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Ready {
     pub(crate) writable: bool,
     /// The peer has sent FIN or RST: a short receive is no sign that nothing follows.
     pub(crate) ended: bool,
+    /// The peer has sent urgent data: nor is a short receive then, for it ends at their mark.
+    pub(crate) urgent: bool,
     /// The kernel reports an error.
     pub(crate) failed: bool,
 }
@@ -333,7 +335,7 @@ impl Open {
     }
 
     /// Host → guest: from the socket into smoltcp's ring.
-    fn relay_to_guest(&mut self, readable: &mut bool, ended: bool) -> Moved {
+    fn relay_to_guest(&mut self, readable: &mut bool, stops_early: bool) -> Moved {
         let Some(host) = &mut self.host else { return Moved::Idle };
         if !*readable || self.host_ended || self.host_reset {
             return Moved::Idle;
@@ -371,7 +373,7 @@ impl Open {
                     self.to_guest += n as u64;
                     // A stream gives what it has: a short receive means that it is empty, and the
                     // next byte brings an edge. Unless the end came with these bytes and its edge too.
-                    if short && !ended {
+                    if short && !stops_early {
                         *readable = false;
                         return Moved::Idle;
                     }

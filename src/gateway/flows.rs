@@ -264,6 +264,7 @@ impl Flows {
         ready.readable |= event.is_readable() || event.is_read_closed() || ready.failed;
         ready.writable |= event.is_writable() || event.is_write_closed() || ready.failed;
         ready.ended |= event.is_read_closed() || ready.failed;
+        ready.urgent |= event.is_priority();
         let id = flow.id;
         self.activate(id);
     }

@@ -60,6 +60,9 @@ impl ConnectError {
     }
 }
 
+/// Urgent data matter too: a receive ends at their mark, whatever follows.
+const EVENTS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
 impl HostSocket {
     /// Begins a connection; the poll loop hears of its end under `token`.
     pub(crate) fn connect(
@@ -74,16 +77,14 @@ impl HostSocket {
                 Some(Protocol::TCP),
             )?;
             socket.set_tcp_nodelay(true)?;
+            // Or the byte at the urgent mark would be missing in the guest's stream (RFC 6093 section 6).
+            socket.set_out_of_band_inline(true)?;
             match socket.connect(&remote.into()) {
                 Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
                 _ => {}
             }
             // Edge-triggered: each direction is tried until it would block.
-            registry.register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                token,
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
+            registry.register(&mut SourceFd(&socket.as_raw_fd()), token, EVENTS)?;
             Ok(socket)
         };
         match attempt() {
@@ -102,8 +103,7 @@ impl HostSocket {
     /// # Errors
     /// ENOMEM or ENOSPC from epoll_ctl(2).
     pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, both)
+        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, EVENTS)
     }
 
     /// Whether the connection has come about: `Ok(false)` while it has not.

@@ -78,7 +78,7 @@ pub(crate) fn serve(
         // The end is to be found at once, and no edge need come for it.
         Moved::Broken => ready.readable = true,
     }
-    match open.relay_to_guest(&mut ready.readable, ready.ended) {
+    match open.relay_to_guest(&mut ready.readable, ready.ended || ready.urgent) {
         Moved::Idle => {}
         Moved::More => more = true,
         Moved::Broken => open.host_reset = true,
