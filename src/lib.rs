@@ -14,8 +14,8 @@
 //! ```
 //!
 //! While the poll loop keeps up it runs both ends of the stream itself: a small request wakes one thread.
-//! It lends the receive half to `framegate-rx` when the guest sends faster than it takes, and the send
-//! half to `framegate-tx` when the stream is full.
+//! It lends the receive half to `framegate-rx` when the guest sends more frames than it can take one by one,
+//! and the send half to `framegate-tx` when the stream is full.
 //!
 //! Read in this order to follow a frame from the guest to the host:
 //!
@@ -36,7 +36,7 @@
 //! | thread | owns | blocks in |
 //! |---|---|---|
 //! | `framegate-poll` | all smoltcp state, all host sockets, all flows, all timers; the ends of the stream that it has not lent | one epoll over its bell, the host sockets and the stream |
-//! | `framegate-rx` | the receive half, while the guest outruns the poll loop | its bell |
+//! | `framegate-rx` | the receive half, while the guest's frames outrun the poll loop | its bell |
 //! | `framegate-relay` | one connection of the guest to a service of the embedder's | whatever the service does; its ends of two byte pipes |
 //! | `framegate-tx` | the send half, while the stream is full | its bell; or poll for room in the stream |
 //! | `framegate-pcap` | the destination of a [`Capture`], if there is one | its bell; or the write |

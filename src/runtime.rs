@@ -74,7 +74,7 @@ impl Runtime {
         let counters = &runtime.counters;
         let hand_over = HandOver::new(Arc::clone(&queues));
         let halves = Halves::new(
-            Receiver::new(Arc::clone(&stream), Arc::clone(counters)),
+            Receiver::new(Arc::clone(&stream), config.offload, Arc::clone(counters)),
             Sender::new(
                 stream,
                 Arc::clone(&queues),

@@ -90,7 +90,7 @@ pub(crate) fn merge(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         while let Some(merged) = next_merged(&mut decoder).expect("these are frames") {
             count += merged.count;
             len += merged.bytes;
-            out.push(merged.frame.to_vec());
+            out.push(decoder.bytes()[merged.frame].to_vec());
         }
         if stream.is_empty() {
             break;

@@ -15,8 +15,11 @@ pub(crate) const MAX_FRAME: usize = 65_550;
 
 pub(super) const PREFIX: usize = 4;
 
-/// Room for three of the largest frames, or 170 ordinary ones, in one receive.
-const BUFFER: usize = 256 * 1024;
+/// Room for what one receive may find: 340 ordinary frames, or 16 of the largest. The more come at once, the
+/// fewer sends and wakes they cost at the far end; and ordinary ones, which take longer, are to stay in a
+/// core's cache.
+const BUFFER: usize = 512 * 1024;
+const LARGE_BUFFER: usize = 1024 * 1024;
 
 /// The length prefix of a frame.
 pub(crate) fn prefix(len: usize) -> [u8; PREFIX] {
@@ -33,8 +36,19 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
+    /// For a guest that sends frames of its MTU.
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), held: 0..0, violation: None }
+        Self::with_buffer(BUFFER)
+    }
+
+    /// For a guest that sends frames of up to 64 KiB.
+    pub(crate) fn large() -> Self {
+        Self::with_buffer(LARGE_BUFFER)
+    }
+
+    /// Memory that was never received into is not touched, and costs nothing.
+    fn with_buffer(len: usize) -> Self {
+        Self { buffer: vec![0; len].into_boxed_slice(), held: 0..0, violation: None }
     }
 
     /// Where the next bytes of the stream go. Never empty if frames were taken until there were no more:

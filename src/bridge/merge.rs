@@ -41,8 +41,9 @@ type Head = [u8; HEAD];
 
 /// One or more frames of the stream as one frame.
 #[derive(Debug)]
-pub(crate) struct Merged<'d> {
-    pub(crate) frame: &'d mut [u8],
+pub(crate) struct Merged {
+    /// Where it lies in the receive buffer.
+    pub(crate) frame: Range<usize>,
     /// How many frames it was on the wire, and how many bytes these had.
     pub(crate) count: u64,
     pub(crate) bytes: u64,
@@ -52,7 +53,7 @@ pub(crate) struct Merged<'d> {
 ///
 /// # Errors
 /// The violation, once every frame before it was taken.
-pub(crate) fn next_merged(decoder: &mut Decoder) -> Result<Option<Merged<'_>>, FramingViolation> {
+pub(crate) fn next_merged(decoder: &mut Decoder) -> Result<Option<Merged>, FramingViolation> {
     let Some(first) = decoder.peek()? else { return Ok(None) };
     decoder.take(&first);
     let mut count = 1;
@@ -79,8 +80,7 @@ pub(crate) fn next_merged(decoder: &mut Decoder) -> Result<Option<Merged<'_>>, F
             run.close(decoder.bytes().get_mut(whole.clone()).unwrap_or_default());
         }
     }
-    let frame = decoder.bytes().get_mut(whole).unwrap_or_default();
-    Ok(Some(Merged { frame, count, bytes }))
+    Ok(Some(Merged { frame: whole, count, bytes }))
 }
 
 /// A plain frame that may still grow.

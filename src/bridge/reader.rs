@@ -112,7 +112,10 @@ impl Reader {
             let frame = match refused.take() {
                 Some(frame) => frame,
                 None => match receiver.next_frame()? {
-                    Some(frame) => self.queues.copy_of(frame),
+                    Some(frame) => {
+                        let frame = receiver.bytes().get(frame).unwrap_or_default();
+                        self.queues.copy_of(frame)
+                    }
                     None => return Ok(true),
                 },
             };

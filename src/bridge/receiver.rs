@@ -1,10 +1,12 @@
 //! The receive half of the stream, without a thread: bytes of the VMM into frames.
 
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 
 use super::framing::Decoder;
 use super::merge::{Merged, next_merged};
+use crate::config::Offload;
 use crate::error::StopReason;
 use crate::metrics::Counters;
 use crate::sync::Arc;
@@ -37,17 +39,26 @@ pub(crate) enum Received {
 }
 
 impl Receiver {
-    pub(crate) fn new(stream: Arc<UnixStream>, counters: Arc<Counters>) -> Self {
-        let (decoder, tally) = (Decoder::new(), Tally::default());
+    pub(crate) fn new(stream: Arc<UnixStream>, offload: Offload, counters: Arc<Counters>) -> Self {
+        let decoder = match offload {
+            Offload::None => Decoder::new(),
+            Offload::Upload | Offload::Jumbo => Decoder::large(),
+        };
+        let tally = Tally::default();
         Self { stream, counters, decoder, tally, is_behind: false }
     }
 
-    /// Takes the next frame of what was received, with those merged that continue it. It lies in the
-    /// receive buffer. `None` if there is no whole one.
+    /// The receive buffer.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        self.decoder.bytes()
+    }
+
+    /// Takes the next frame of what was received, with those merged that continue it, and says where it lies
+    /// in the receive buffer. It stays there until the next receive. `None` if there is no whole one.
     ///
     /// # Errors
     /// The reason to end the link, once every frame before it was taken: the peer broke the framing.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<&mut [u8]>, StopReason> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Range<usize>>, StopReason> {
         match next_merged(&mut self.decoder) {
             Ok(Some(Merged { frame, count, bytes })) => {
                 self.tally.frames += count;

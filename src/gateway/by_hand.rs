@@ -64,7 +64,7 @@ impl Nic {
         let (frames, bytes) = (config.limits.queue_frames, config.limits.queue_bytes);
         let queues = NetworkFrameQueues::with_bounds(frames, bytes)?;
         let counters: Arc<Counters> = Arc::default();
-        let receiver = Receiver::new(Arc::clone(&stream), Arc::clone(&counters));
+        let receiver = Receiver::new(Arc::clone(&stream), config.offload, Arc::clone(&counters));
         let max_frame = config.max_frame_to_guest();
         let sender = Sender::new(stream, Arc::clone(&queues), max_frame, Arc::clone(&counters));
         let halves = Halves::new(receiver, sender, HandOver::new(Arc::clone(&queues)));

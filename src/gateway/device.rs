@@ -8,13 +8,14 @@ use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, M
 use smoltcp::phy::{RxToken, TxToken};
 use smoltcp::time::Instant;
 
+use super::flow::renumber;
 use super::link::Link;
 use super::mss::clamp_mss;
 use super::shaper::Limiter;
 use crate::capture::Recorder;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::{Batch, NetworkFrameQueues};
-use crate::wire::{self, ETHERNET};
+use crate::wire::{self, ETHERNET, TcpLayout, be32, flag};
 
 /// The largest IP packet that smoltcp may build: a super-segment that the writer cuts.
 const IP_MTU: usize = 65_535;
@@ -130,14 +131,25 @@ pub(crate) struct LinkDevice<'a, 'q> {
     link: &'a Link,
     outlet: &'a mut Outlet<'q>,
     received: Option<&'a [u8]>,
+    /// By how much acknowledgements are moved: see `splice`.
+    shift: u32,
+    said: Option<Said>,
     /// transmit() had to refuse: the flow must be served again when there is room.
     exhausted: bool,
 }
 
+/// What a segment of smoltcp's says, in its numbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The number after the segment's.
+    pub(crate) next: u32,
+    pub(crate) acknowledgement: u32,
+}
+
 impl<'a, 'q> LinkDevice<'a, 'q> {
     /// A device with nothing to receive.
-    pub(crate) fn for_egress(link: &'a Link, outlet: &'a mut Outlet<'q>) -> Self {
-        Self { link, outlet, received: None, exhausted: false }
+    pub(crate) fn for_egress(link: &'a Link, outlet: &'a mut Outlet<'q>, shift: u32) -> Self {
+        Self { link, outlet, received: None, shift, said: None, exhausted: false }
     }
 
     /// A device with one IP packet to receive.
@@ -145,8 +157,14 @@ impl<'a, 'q> LinkDevice<'a, 'q> {
         link: &'a Link,
         outlet: &'a mut Outlet<'q>,
         packet: &'a [u8],
+        shift: u32,
     ) -> Self {
-        Self { link, outlet, received: Some(packet), exhausted: false }
+        Self { link, outlet, received: Some(packet), shift, said: None, exhausted: false }
+    }
+
+    /// The last segment that smoltcp has sent with an acknowledgement.
+    pub(crate) fn said(&self) -> Option<Said> {
+        self.said
     }
 
     pub(crate) fn is_exhausted(&self) -> bool {
@@ -200,7 +218,8 @@ impl<'a, 'q> Device for LinkDevice<'a, 'q> {
 
     fn receive(&mut self, _now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
         let packet = self.received.take()?;
-        Some((Received(packet), Transmit { link: self.link, outlet: self.outlet }))
+        let Self { link, outlet, shift, said, .. } = self;
+        Some((Received(packet), Transmit { link, outlet, shift: *shift, said }))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Self::TxToken<'_>> {
@@ -208,7 +227,8 @@ impl<'a, 'q> Device for LinkDevice<'a, 'q> {
             self.exhausted = true;
             return None;
         }
-        Some(Transmit { link: self.link, outlet: self.outlet })
+        let Self { link, outlet, shift, said, .. } = self;
+        Some(Transmit { link, outlet, shift: *shift, said })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -231,6 +251,8 @@ impl RxToken for Received<'_> {
 pub(crate) struct Transmit<'t, 'q> {
     link: &'t Link,
     outlet: &'t mut Outlet<'q>,
+    shift: u32,
+    said: &'t mut Option<Said>,
 }
 
 impl TxToken for Transmit<'_, '_> {
@@ -243,7 +265,7 @@ impl TxToken for Transmit<'_, '_> {
             _ => ETHERTYPE_IPV4,
         };
         write_header(header, self.link, ethertype);
-        finish(&mut frame, self.link);
+        *self.said = finish(&mut frame, self.link, self.shift).or(*self.said);
         self.outlet.reply(frame);
         result
     }
@@ -257,15 +279,32 @@ pub(crate) fn write_header(header: &mut [u8], link: &Link, ethertype: [u8; 2]) {
     }
 }
 
-/// Fills in what smoltcp left open: the MSS that the guest's MTU allows in a SYN, and the checksum of
-/// a segment that nobody cuts.
-fn finish(frame: &mut [u8], link: &Link) {
-    let Some(layout) = wire::tcp_layout(frame) else { return };
+/// Fills in what smoltcp left open: the MSS that the guest's MTU allows in a SYN, the guest's numbers in an
+/// acknowledgement, and the checksum of a segment that nobody cuts. Returns what smoltcp said.
+fn finish(frame: &mut [u8], link: &Link, shift: u32) -> Option<Said> {
+    let layout = wire::tcp_layout(frame)?;
+    let said = Said::of(frame, &layout);
     if let Some(segment) = frame.get_mut(layout.tcp..layout.end) {
         clamp_mss(segment, link.mss(layout.ipv6));
+        renumber(segment, shift);
     }
     if frame.len() <= usize::from(link.mtu) + ETHERNET {
         wire::fill_tcp_checksum(frame, &layout);
+    }
+    said
+}
+
+impl Said {
+    /// `None` if the segment acknowledges nothing, or resets the connection.
+    fn of(frame: &[u8], layout: &TcpLayout) -> Option<Self> {
+        let flags = *frame.get(layout.tcp + 13)?;
+        if flags & (flag::ACK | flag::RST) != flag::ACK {
+            return None;
+        }
+        let len = (layout.end - layout.payload) as u32;
+        let (syn, fin) = (flags & flag::SYN != 0, flags & flag::FIN != 0);
+        let next = be32(frame, layout.tcp + 4)?.wrapping_add(len + u32::from(syn) + u32::from(fin));
+        Some(Self { next, acknowledgement: be32(frame, layout.tcp + 8)? })
     }
 }
 

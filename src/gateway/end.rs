@@ -1,6 +1,6 @@
 //! The far end of a TCP flow: a socket of the host, or somebody in this process.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 use super::buffer_end::BufferEnd;
@@ -57,6 +57,26 @@ impl End {
             Self::Buffer(end) => end.send(bytes),
             Self::Relay(end) => end.send(bytes),
         }
+    }
+
+    /// As [`send`](Self::send), from several places.
+    pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Self::Host(host) = self {
+            return host.send_vectored(slices);
+        }
+        let mut sent = 0;
+        for slice in slices {
+            match self.send(slice) {
+                Ok(n) => sent += n,
+                Err(error) if sent == 0 => return Err(error),
+                // It comes again.
+                Err(_) => break,
+            }
+            if sent < slice.len() {
+                break;
+            }
+        }
+        Ok(sent)
     }
 
     /// The guest sends no more.

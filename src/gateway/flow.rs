@@ -15,6 +15,7 @@
 
 mod probe;
 mod service;
+mod splice;
 
 use std::io;
 
@@ -22,7 +23,9 @@ use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 
 use self::probe::Probe;
-pub(crate) use self::service::serve;
+pub(crate) use self::service::{ingress, serve};
+use self::splice::Splice;
+pub(crate) use self::splice::{Rest, renumber};
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::end::End;
@@ -125,7 +128,7 @@ pub(crate) enum Phase {
 pub(crate) struct Open {
     pub(crate) socket: WindowedSocket,
     pub(crate) host: Option<End>,
-    /// Bytes of the guest, those that came twice twice.
+    /// Bytes of the guest that smoltcp got, those that came twice twice.
     pub(crate) heard: u64,
     pub(crate) to_host: u64,
     pub(crate) to_guest: u64,
@@ -148,6 +151,7 @@ pub(crate) struct Open {
     ack: AckOwed,
     mss: usize,
     probe: Probe,
+    splice: Splice,
 }
 
 /// What we have received and not acknowledged.
@@ -204,6 +208,7 @@ impl Open {
             ack: AckOwed { now: true, ..AckOwed::default() },
             mss,
             probe: Probe::default(),
+            splice: Splice::default(),
         }
     }
 
@@ -216,9 +221,14 @@ impl Open {
         self.guest_reset |= segment.rst && matches!(self.state(), State::Closed | State::Listen);
         self.heard += segment.payload as u64;
         if segment.payload > 0 || segment.fin {
-            self.ack.since.get_or_insert(now);
-            self.ack.bytes += segment.payload;
+            self.owe(segment.payload, now);
         }
+    }
+
+    /// Bytes of the guest, or its FIN, are to be acknowledged.
+    fn owe(&mut self, bytes: usize, now: Instant) {
+        self.ack.since.get_or_insert(now);
+        self.ack.bytes += bytes;
         self.ack.now |= self.ack.bytes >= 2 * self.mss;
     }
 
@@ -309,6 +319,7 @@ impl Open {
             match sent {
                 Ok(Ok(Some(n))) => {
                     moved += n;
+                    self.splice.taken(n);
                     self.to_host += n as u64;
                     if moved >= BUDGET {
                         return Moved::More;

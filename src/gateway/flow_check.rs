@@ -3,7 +3,8 @@
 //!
 //! # The input
 //!
-//! The first byte: 1 for IPv6, 2 for a link that cuts. Then steps, each begun by one byte:
+//! The first byte: 1 for IPv6, 2 for a link that cuts, 4 for segments that are received together with those
+//! right after them. Then steps, each begun by one byte:
 //!
 //! | byte | step | arguments |
 //! |---|---|---|
@@ -25,14 +26,18 @@
 //! the host never wrote does not come. Every frame fits the guest. A flow leaves no work that needs no
 //! event, and once both ends are silent it ends by itself, with balanced counters.
 
+mod frames;
+mod input;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mio::Poll;
 use smoltcp::iface::{Config as InterfaceConfig, Interface};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{HardwareAddress, TcpPacket, TcpSeqNumber};
 
-use super::device::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Outlet};
+use self::input::Input;
+use super::device::{self, Outlet};
 use super::egress::Egress;
 use super::flows::Turn;
 use super::link::Link;
@@ -55,6 +60,9 @@ const LENGTHS: [usize; 16] =
 /// Bytes that the host may have written and the guest not taken.
 const UNTAKEN: usize = 1 << 20;
 
+/// Bytes that are received together, at the most.
+const TOGETHER: usize = 256 * 1024;
+
 /// Services of a flow at one moment after which it should be quiet.
 const ROUNDS: usize = 2000;
 
@@ -62,38 +70,19 @@ const ROUNDS: usize = 2000;
 pub(crate) fn fuzz_flow(data: &[u8]) {
     let Some((mode, steps)) = data.split_first() else { return };
     let Some(mut rig) = Rig::new(mode & 1 != 0, mode & 2 != 0) else { return };
+    let together = if mode & 4 == 0 { 0 } else { TOGETHER };
     let mut input = Input(steps);
     while let Some(step) = input.byte() {
+        let is_segment = step < 0x80;
+        if !is_segment {
+            rig.settle();
+        }
         rig.step(step, &mut input);
-        rig.settle();
+        if !is_segment || rig.buffer.len() >= together {
+            rig.settle();
+        }
     }
     rig.end();
-}
-
-/// What is left of the input; zeros follow its end.
-struct Input<'d>(&'d [u8]);
-
-impl<'d> Input<'d> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn number(&mut self) -> u8 {
-        self.byte().unwrap_or(0)
-    }
-
-    fn delta(&mut self) -> u32 {
-        let delta = i16::from_be_bytes([self.number(), self.number()]);
-        i32::from(delta).cast_unsigned()
-    }
-
-    fn take(&mut self, len: usize) -> &'d [u8] {
-        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
 }
 
 /// The byte at a place of a stream.
@@ -132,8 +121,13 @@ struct Rig {
     ipv6: bool,
     is_stalled: bool,
     model: Model,
+    /// The frames that are received together.
+    buffer: Vec<u8>,
     /// What the guest has sent: where, and how much of the sequence.
     sent: Vec<(u32, u32)>,
+    /// The guest has sent a FIN before the end of what it had sent. smoltcp puts it after what it holds, and
+    /// is one off in its blocks from then on.
+    has_ended_early: bool,
     /// Of the guest's SYNs.
     first: u32,
     /// Where the guest stands.
@@ -172,7 +166,9 @@ impl Rig {
             ipv6,
             is_stalled: false,
             model: Model::default(),
+            buffer: Vec::new(),
             sent: Vec::new(),
+            has_ended_early: false,
             first: 1000,
             next: 1000,
             expects: 0,
@@ -279,45 +275,22 @@ impl Rig {
         }
         let fin = u32::from(flags & flag::FIN != 0);
         let used = u32::try_from(len).unwrap_or(0).wrapping_add(fin);
+        let end = start.wrapping_add(used);
+        let is_beyond =
+            |(from, len): &(u32, u32)| from.wrapping_add(*len).wrapping_sub(end).cast_signed() > 0;
+        self.has_ended_early |= fin > 0 && self.sent.iter().any(is_beyond);
         self.sent.push((start, used));
         if !wild {
             self.next = start.wrapping_add(used);
         }
         let frame = self.frame(&bytes);
-        self.turn(|network, turn| network.handle(frame, turn));
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&frame);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let at = start..buffer.len();
+        self.turn(|network, turn| network.handle_in_place(&mut buffer, &at, turn));
+        self.buffer = buffer;
         self.meet();
-    }
-
-    /// A frame of the guest around a segment.
-    fn frame(&self, segment: &[u8]) -> Vec<u8> {
-        let guest = self.config.guest_mac;
-        let ethertype = if self.ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
-        let mut frame = [&self.config.gateway_mac[..], &guest[..], &ethertype[..]].concat();
-        if self.ipv6 {
-            let mut header = [0; 40];
-            let mut ip = Ipv6Packet::new_unchecked(&mut header[..]);
-            ip.set_version(6);
-            ip.set_payload_len(u16::try_from(segment.len()).unwrap_or(u16::MAX));
-            ip.set_hop_limit(64);
-            ip.set_next_header(IpProtocol::Tcp);
-            ip.set_src_addr(self.config.guest_ipv6);
-            ip.set_dst_addr(REMOTE_V6);
-            frame.extend_from_slice(&header);
-        } else {
-            let mut header = [0; 20];
-            let mut ip = Ipv4Packet::new_unchecked(&mut header[..]);
-            ip.set_version(4);
-            ip.set_header_len(20);
-            ip.set_total_len(u16::try_from(20 + segment.len()).unwrap_or(u16::MAX));
-            ip.set_hop_limit(64);
-            ip.set_next_header(IpProtocol::Tcp);
-            ip.set_src_addr(self.config.guest_ipv4);
-            ip.set_dst_addr(REMOTE_V4);
-            ip.fill_checksum();
-            frame.extend_from_slice(&header);
-        }
-        frame.extend_from_slice(segment);
-        frame
     }
 
     /// Takes note of the flow that is in the table now, if it is another one.
@@ -356,6 +329,10 @@ impl Rig {
 
     /// Lets the gateway do all that it can do now.
     fn settle(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.turn(|network, turn| network.depart(&mut buffer, turn));
+        buffer.clear();
+        self.buffer = buffer;
         let mut rounds = 0;
         loop {
             self.turn(|network, turn| network.serve(turn));
@@ -451,7 +428,15 @@ impl Rig {
         let start = self.model.first.wrapping_add(1);
         let ahead = self.acknowledged.wrapping_sub(start);
         let most = contiguous(&self.sent, start);
+        let most = most.wrapping_add(u32::from(self.has_ended_early));
         assert!(ahead <= most, "{ahead} are acknowledged of {most} that were sent");
+        if self.has_ended_early {
+            return;
+        }
+        for (left, right) in tcp.selective_ack_ranges().into_iter().flatten().flatten() {
+            let (block, sent) = (right.wrapping_sub(left), contiguous(&self.sent, left));
+            assert!(block <= sent, "{block} from {left} are held of {sent} that were sent");
+        }
     }
 
     /// Both ends fall silent: the flow ends by itself.

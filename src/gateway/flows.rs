@@ -9,8 +9,11 @@ mod outbound;
 mod recheck;
 mod relays;
 mod silence;
+mod train;
 
 use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::ops::Range;
 
 use mio::event::Event;
 use smoltcp::iface::Interface;
@@ -19,13 +22,14 @@ use smoltcp::time::Instant;
 use self::inbound::Ports;
 use self::relays::shake_hands;
 use self::silence::may_idle_until;
+use self::train::Train;
 use super::answer::answer_with_reset;
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
-use super::device::{LinkDevice, Outlet};
+use super::device::Outlet;
 use super::egress::Egress;
 use super::end::End;
-use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready};
+use super::flow::{self, Flow, FlowId, Open, Outcome, Phase, Ready, Rest};
 use super::link::Link;
 use super::mss::tell_mss;
 use super::timers::Timers;
@@ -70,6 +74,7 @@ pub(crate) struct Flows {
     relays: Option<RelayThreads>,
     /// Flows to services that may have news.
     relaying: Vec<FlowId>,
+    train: Train,
     /// Flows end in buffers of this process instead of sockets.
     #[cfg(any(fuzzing, test))]
     pub(crate) in_process: bool,
@@ -99,6 +104,7 @@ impl Flows {
             calls: 0,
             relays: None,
             relaying: Vec::new(),
+            train: Train::default(),
             #[cfg(any(fuzzing, test))]
             in_process: false,
             buffers: 0,
@@ -198,23 +204,29 @@ impl Flows {
         Ok(())
     }
 
-    /// A segment of the guest in a frame that belongs to somebody else. `false`, with nothing done, if the
-    /// frame may have to be kept or changed: all but the segments of a flow that is open.
+    /// A segment of the guest in a frame of the receive buffer. `false`, with nothing done, if the frame may
+    /// have to be kept or changed: all but the segments of a flow that is open.
     pub(crate) fn continue_in_place(
         &mut self,
-        frame: &[u8],
+        buffer: &mut [u8],
+        frame: &Range<usize>,
         segment: &Segment,
         turn: &mut Turn<'_, '_>,
     ) -> bool {
         let id = self.by_key.get(&segment.key).copied().filter(|_| !segment.syn);
+        let boards = id.is_some_and(|id| self.board(id, buffer, frame, segment, turn));
         let Some(flow) = id.and_then(|id| self.table.get_mut(id.index)) else { return false };
         let Phase::Open(open) = &mut flow.phase else { return false };
         flow.last_activity = turn.now;
         let id = flow.id;
-        let was_calling = open.is_calling();
-        ingress(open, &mut self.interface, frame, segment, turn);
-        if was_calling && !segment.rst {
-            self.call_again(id);
+        if !boards {
+            let was_calling = open.is_calling();
+            let Some(frame) = buffer.get_mut(frame.clone()) else { return true };
+            let rest = open.rest(frame, segment, 0, turn.now);
+            ingress(open, &mut self.interface, rest, turn);
+            if was_calling && !segment.rst {
+                self.call_again(id);
+            }
         }
         self.activate(id);
         true
@@ -246,7 +258,16 @@ impl Flows {
                 if was_calling && segment.syn {
                     open.set_mss(tell_mss(&mut frame, turn.link));
                 }
-                ingress(open, &mut self.interface, &frame, segment, turn);
+                let spliced = match open.can_splice(&frame, segment, &flow.ready, 0) {
+                    Some(payload) => {
+                        let payload = frame.get(payload).unwrap_or_default();
+                        open.send(&[IoSlice::new(payload)], &mut flow.ready)
+                    }
+                    None => 0,
+                };
+                turn.counters.tcp_bytes_to_host.add(spliced as u64);
+                let rest = open.rest(&mut frame, segment, spliced, turn.now);
+                ingress(open, &mut self.interface, rest, turn);
                 if was_calling && !segment.syn && !segment.rst {
                     self.call_again(id);
                 }
@@ -481,19 +502,18 @@ impl Flows {
     }
 }
 
-/// Gives a segment to smoltcp.
+/// Gives smoltcp what is left for it of a segment.
 fn ingress(
     open: &mut Open,
     interface: &mut Interface,
-    frame: &[u8],
-    segment: &Segment,
+    rest: Option<Rest<'_>>,
     turn: &mut Turn<'_, '_>,
 ) {
+    let Some(Rest { frame, segment }) = rest else { return };
     if let Some(packet) = frame.get(ETHERNET..segment.end) {
-        let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
-        open.socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
+        flow::ingress(open, interface, turn.link, turn.outlet, packet, turn.now);
     }
-    open.heard(frame, segment, turn.now);
+    open.heard(frame, &segment, turn.now);
 }
 
 /// Appends a flow to a list. A flow that ends stays in its lists until they are worked off; a guest that

@@ -28,14 +28,22 @@ pub(crate) fn handle(
 
 /// As [`handle`], for a frame that lies in the receive buffer. The bulk of TCP is dealt with there; what
 /// may be kept for a while gets a buffer of its own.
-pub(crate) fn handle_in_place(frame: &[u8], network: &mut Network, turn: &mut Turn<'_, '_>) {
+pub(crate) fn handle_in_place(
+    buffer: &mut [u8],
+    at: &Range<usize>,
+    network: &mut Network,
+    turn: &mut Turn<'_, '_>,
+) {
+    let Some(frame) = buffer.get(at.clone()) else { return };
     let verdict = classify(frame, turn.link);
     if let Ok(verdict @ Verdict::Tcp(segment)) = &verdict
         && !expires_here(frame, verdict, turn)
-        && network.flows.continue_in_place(frame, segment, turn)
+        && network.flows.continue_in_place(buffer, at, segment, turn)
     {
         return;
     }
+    network.flows.depart(buffer, turn);
+    let Some(frame) = buffer.get(at.clone()) else { return };
     let copy = turn.outlet.queues.copy_of(frame);
     if let Some(buffer) = handle_classified(copy, verdict, network, turn) {
         turn.outlet.queues.recycle(buffer);

@@ -2,6 +2,7 @@
 //! Why that is sound stands in [`hand_over`](crate::bridge).
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use mio::event::Event;
@@ -82,12 +83,17 @@ impl Halves {
         self.receiver.as_mut().is_some_and(Receiver::has_frame)
     }
 
-    /// Takes the next frame of what was received. It lies in the receive buffer. `None` if there is no whole
-    /// one, or if somebody else reads the stream.
+    /// The receive buffer; empty if somebody else reads the stream.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        self.receiver.as_mut().map_or(&mut [], Receiver::bytes)
+    }
+
+    /// Takes the next frame of what was received, and says where it lies in the receive buffer. `None` if
+    /// there is no whole one, or if somebody else reads the stream.
     ///
     /// # Errors
     /// The reason to end the link.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<&mut [u8]>, StopReason> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Range<usize>>, StopReason> {
         match &mut self.receiver {
             Some(receiver) => receiver.next_frame(),
             None => Ok(None),

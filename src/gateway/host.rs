@@ -1,6 +1,6 @@
 //! A TCP socket of the host: non-blocking, owned by the poll loop.
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -129,6 +129,10 @@ impl HostSocket {
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
+    }
+
+    pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        retry(|| self.socket.send_vectored_with_flags(slices, libc::MSG_NOSIGNAL))
     }
 
     /// The guest sends no more: FIN after what was sent.

@@ -1,6 +1,7 @@
 //! The subsystems that frames, host events and timers go to.
 
 use std::io;
+use std::ops::Range;
 
 use mio::Registry;
 use mio::event::Event;
@@ -97,10 +98,21 @@ impl Network {
         frame::handle(frame, self, turn)
     }
 
-    /// Does what one frame of the guest asks for that lies in the receive buffer.
-    pub(crate) fn handle_in_place(&mut self, frame: &[u8], turn: &mut Turn<'_, '_>) {
-        turn.outlet.record(frame);
-        frame::handle_in_place(frame, self, turn);
+    /// Does what one frame of the guest asks for that lies in the receive buffer. Not all of it is done before
+    /// [`depart`](Self::depart).
+    pub(crate) fn handle_in_place(
+        &mut self,
+        buffer: &mut [u8],
+        frame: &Range<usize>,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        turn.outlet.record(buffer.get(frame.clone()).unwrap_or_default());
+        frame::handle_in_place(buffer, frame, self, turn);
+    }
+
+    /// Finishes with the frames of the receive buffer.
+    pub(crate) fn depart(&mut self, buffer: &mut [u8], turn: &mut Turn<'_, '_>) {
+        self.flows.depart(buffer, turn);
     }
 
     /// Notes what the kernel has said; the work is done in [`serve`](Self::serve).

@@ -92,10 +92,18 @@ impl Life {
     }
 }
 
-/// Each life over both families, and over a link that cuts and one that does not.
+/// Each life over both families, over a link that cuts and one that does not, and with segments that are
+/// received one by one and together.
 pub(super) fn seeds(seeds: &mut Seeds) {
     for (name, life) in lives() {
-        for (suffix, mode) in [("v4", 0), ("v6", 1), ("v4_cut", 2), ("v6_cut", 3)] {
+        for (suffix, mode) in [
+            ("v4", 0),
+            ("v6", 1),
+            ("v4_cut", 2),
+            ("v6_cut", 3),
+            ("v4_together", 4),
+            ("v6_together", 7),
+        ] {
             let mut bytes = life.clone().0;
             bytes[0] = mode;
             add(seeds, format!("{name}_{suffix}"), bytes);
@@ -161,6 +169,34 @@ fn lives() -> Vec<(&'static str, Life)> {
         (
             "super_segments",
             open().times(3, |life| life.segment(ACK, LARGEST).host_takes(0xff).acknowledge()),
+        ),
+        (
+            "more_than_the_host_takes",
+            open().times(3, |life| {
+                life.times(5, |life| life.segment(ACK, LARGE))
+                    .host_takes(0xff)
+                    .host_takes(0xff)
+                    .acknowledge()
+                    .segment(ACK | PSH, FULL)
+                    .times(9, |life| life.host_takes(0xff))
+            }),
+        ),
+        (
+            "hole_after_data",
+            open()
+                .times(3, |life| life.segment(ACK, LARGE).host_takes(0xff).host_takes(0xff))
+                .segment_with(ACK, 0xff, &[1, 1, 4, 2], FULL)
+                .wild(ACK, 1460, 0, FULL)
+                .wild(ACK, 4380, 0, FULL)
+                .times(4, |life| life.segment(ACK, FULL))
+                .segment(FIN | ACK, HUNDRED)
+                .times(9, |life| life.host_takes(0xff)),
+        ),
+        (
+            "data_and_acknowledgements",
+            open().times(9, |life| {
+                life.host_writes(20).segment(ACK, LARGE).segment_with(ACK, 7, &[], FULL)
+            }),
         ),
         ("beyond_the_window", open().times(4, |life| life.segment(ACK, LARGEST))),
         (
@@ -261,6 +297,15 @@ fn lives() -> Vec<(&'static str, Life)> {
             ),
         ),
         ("data_after_fin", open().segment(FIN | ACK, NONE).segment(ACK, HUNDRED).host_takes(9)),
+        (
+            "data_after_fin_that_waits",
+            open()
+                .times(4, |life| life.segment(ACK, LARGE).acknowledge())
+                .times(2, |life| life.segment(ACK, LARGE))
+                .segment(FIN | ACK, HUNDRED)
+                .segment(ACK, HUNDRED)
+                .times(12, |life| life.host_takes(0xff)),
+        ),
         ("rst_in_window", open().segment(ACK, ONE).wild(RST, 77, 0, NONE).segment(RST, NONE)),
         ("rst_after_data", open().segment(ACK, FULL).segment(RST | ACK, NONE)),
         ("rst_after_fin", open().segment(FIN | ACK, NONE).host_writes(9).segment(RST, NONE)),

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::super::testing::{Running, Tcp, eventually, lend_again, link, opaque, stream};
 use super::*;
+use crate::config::Offload;
 use crate::error::FramingViolation;
 
 struct Setup {
@@ -19,7 +20,7 @@ fn reader(overflow: Overflow, capacity: usize) -> (Reader, Receiver, Arc<UnixStr
     let (ours, theirs) = link();
     let queues = NetworkFrameQueues::shared(capacity);
     let counters: Arc<Counters> = Arc::default();
-    let half = Receiver::new(Arc::clone(&ours), Arc::clone(&counters));
+    let half = Receiver::new(Arc::clone(&ours), Offload::None, Arc::clone(&counters));
     let hand_over = HandOver::new(Arc::clone(&queues));
     (Reader { queues, counters, hand_over, overflow }, half, ours, theirs)
 }

@@ -10,7 +10,7 @@ fn sent(link: &Link, packet: &[u8]) -> Vec<u8> {
     let queues = NetworkFrameQueues::try_shared(4).unwrap();
     let counters = Counters::default();
     let mut outlet = Outlet::new(&queues, &counters);
-    let mut device = LinkDevice::for_egress(link, &mut outlet);
+    let mut device = LinkDevice::for_egress(link, &mut outlet, 0);
     let token = device.transmit(Instant::ZERO).unwrap();
     token.consume(packet.len(), |bytes| bytes.copy_from_slice(packet));
     assert!(!device.is_exhausted());
@@ -43,13 +43,13 @@ fn without_room_there_is_no_token_and_the_flow_waits() {
     outlet.reply(Vec::with_capacity(2048));
     assert!(!outlet.has_room());
     let link = link();
-    let mut device = LinkDevice::for_egress(&link, &mut outlet);
+    let mut device = LinkDevice::for_egress(&link, &mut outlet, 0);
     assert!(device.transmit(Instant::ZERO).is_none());
     assert!(device.is_exhausted());
     drop(outlet);
     assert!(queues.drain_to_guest().pop().is_some());
     let mut outlet = Outlet::new(&queues, &counters);
-    let mut device = LinkDevice::for_egress(&link, &mut outlet);
+    let mut device = LinkDevice::for_egress(&link, &mut outlet, 0);
     assert!(device.transmit(Instant::ZERO).is_some());
 }
 
@@ -70,7 +70,7 @@ fn a_packet_is_received_once() {
     let counters = Counters::default();
     let mut outlet = Outlet::new(&queues, &counters);
     let link = link();
-    let mut device = LinkDevice::for_ingress(&link, &mut outlet, b"packet");
+    let mut device = LinkDevice::for_ingress(&link, &mut outlet, b"packet", 0);
     let (received, _) = device.receive(Instant::ZERO).unwrap();
     assert_eq!(received.consume(<[u8]>::to_vec), b"packet");
     assert!(device.receive(Instant::ZERO).is_none());
@@ -98,7 +98,7 @@ fn without_tokens_flows_wait_and_datagrams_are_dropped() {
         assert!(!outlet.has_room());
         assert!(!outlet.admits_datagram());
         let link = link();
-        let mut device = LinkDevice::for_egress(&link, outlet);
+        let mut device = LinkDevice::for_egress(&link, outlet, 0);
         assert!(device.transmit(Instant::ZERO).is_none());
         assert!(device.is_exhausted());
     });

@@ -101,18 +101,43 @@ impl Probe {
         self.waits.map(|waits| waits.until())
     }
 
-    /// Gives smoltcp the packets after which it retransmits, if the guest is to be asked now. A guest that
-    /// has closed its window is asked by smoltcp.
-    pub(super) fn ask(&mut self, now: Instant, mut receive: impl FnMut(&[u8])) {
-        let Some(waits) = self.waits.as_mut().filter(|waits| now >= waits.until()) else { return };
+    /// The packets after which smoltcp retransmits, if the guest is to be asked now. A guest that has closed
+    /// its window is asked by smoltcp.
+    pub(super) fn ask(&mut self, now: Instant) -> impl Iterator<Item = Vec<u8>> + use<> {
+        self.is_due(now).then(|| self.duplicates()).flatten().into_iter().flatten()
+    }
+
+    /// Whether the guest is to be asked now, and notes that it is.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let Some(waits) = self.waits.as_mut().filter(|waits| now >= waits.until()) else {
+            return false;
+        };
         waits.since = now;
         waits.patience = (waits.patience * 2).min(LONGEST);
-        let Some((mut frame, at)) = self.acknowledgement() else { return };
-        let Some(window) = be16(&frame, at).filter(|window| *window > 0) else { return };
-        for window in [window ^ 1].into_iter().chain([window; 1 + DUPLICATES]) {
-            put16(&mut frame, at, window);
-            receive(frame.get(ETHERNET..).unwrap_or_default());
-        }
+        true
+    }
+
+    fn duplicates(&self) -> Option<impl Iterator<Item = Vec<u8>> + use<>> {
+        let (frame, at) = self.acknowledgement()?;
+        let window = be16(&frame, at).filter(|window| *window > 0)?;
+        let windows = [window ^ 1].into_iter().chain([window; 1 + DUPLICATES]);
+        Some(windows.map(move |window| {
+            let mut packet = frame.get(ETHERNET..).unwrap_or_default().to_vec();
+            put16(&mut packet, at - ETHERNET, window);
+            packet
+        }))
+    }
+
+    /// The headers of the guest's last segment with one byte, which has this number.
+    pub(super) fn repetition(&self, sequence: u32) -> Option<Vec<u8>> {
+        let mut layout = self.layout?;
+        let mut frame = self.headers.clone();
+        frame.push(0);
+        *frame.get_mut(layout.tcp + 13)? = flag::ACK;
+        put32(&mut frame, layout.tcp + 4, sequence);
+        let end = frame.len();
+        layout.set_end(&mut frame, end);
+        Some(frame)
     }
 
     /// The guest's last segment as a mere acknowledgement, and where its window is.

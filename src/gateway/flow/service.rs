@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 use super::{ACK_DELAY, AckOwed, Moved, Open, Outcome, Ready};
 use crate::gateway::device::{LinkDevice, Outlet};
 use crate::gateway::link::Link;
+use crate::wire::ETHERNET;
 
 /// What smoltcp did when it was asked for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +26,55 @@ fn egress(
 ) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
-        let mut device = LinkDevice::for_egress(link, outlet);
+        let mut device = LinkDevice::for_egress(link, outlet, open.splice.shift());
         let result = open.socket.with(|set, _| interface.poll_egress(now, &mut device, set));
-        if device.is_exhausted() {
+        let (is_exhausted, said) = (device.is_exhausted(), device.said());
+        open.note(said);
+        if is_exhausted {
             return Egress::NoRoom;
         }
         if result == PollResult::None {
-            return Egress::Done;
+            return acknowledge(open, interface, link, outlet, now);
         }
         open.probe.sent(now);
     }
     Egress::More
+}
+
+/// Has smoltcp acknowledge what it has not heard of.
+fn acknowledge(
+    open: &mut Open,
+    interface: &mut Interface,
+    link: &Link,
+    outlet: &mut Outlet<'_>,
+    now: Instant,
+) -> Egress {
+    if !open.splice.is_owed() {
+        return Egress::Done;
+    }
+    if !outlet.has_room() {
+        return Egress::NoRoom;
+    }
+    if let Some(frame) = open.repetition() {
+        let packet = frame.get(ETHERNET..).unwrap_or_default();
+        ingress(open, interface, link, outlet, packet, now);
+    }
+    Egress::Done
+}
+
+/// Gives a packet to smoltcp.
+pub(crate) fn ingress(
+    open: &mut Open,
+    interface: &mut Interface,
+    link: &Link,
+    outlet: &mut Outlet<'_>,
+    packet: &[u8],
+    now: Instant,
+) {
+    let mut device = LinkDevice::for_ingress(link, outlet, packet, open.splice.shift());
+    open.socket.with(|set, _| interface.poll_ingress_single(now, &mut device, set));
+    let said = device.said();
+    open.note(said);
 }
 
 /// Has smoltcp retransmit if the guest has been silent for too long.
@@ -49,11 +88,9 @@ fn probe(
     let (state, left) = open.socket.socket(|socket| (socket.state(), socket.send_queue()));
     let left = if can_send(state) { left } else { 0 };
     open.probe.observe(open.to_guest - left as u64, left, open.mss, now);
-    let socket = &mut open.socket;
-    open.probe.ask(now, |packet| {
-        let mut device = LinkDevice::for_ingress(link, outlet, packet);
-        socket.with(|set, _| interface.poll_ingress_single(now, &mut device, set));
-    });
+    for packet in open.probe.ask(now) {
+        ingress(open, interface, link, outlet, &packet, now);
+    }
 }
 
 /// Whether bytes to the guest are sent in this state.

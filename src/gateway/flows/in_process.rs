@@ -7,7 +7,7 @@ use crate::gateway::end::End;
 use crate::gateway::flow::{Flow, Phase};
 
 impl Flows {
-    fn in_process_only(&mut self) -> Option<&mut Flow> {
+    pub(crate) fn in_process_only(&mut self) -> Option<&mut Flow> {
         self.table.iter_mut().next().map(|(_, flow)| flow)
     }
 

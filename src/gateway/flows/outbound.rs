@@ -134,7 +134,7 @@ impl Flows {
             let _ = socket.listen(local);
         });
         if let Some(packet) = syn.get(ETHERNET..segment.end) {
-            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet);
+            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet, 0);
             let interface = &mut self.interface;
             socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
         }

@@ -20,9 +20,7 @@ fn at(millis: i64) -> Instant {
 
 /// The packets of a probe that is due now.
 fn asked(probe: &mut Probe, now: Instant) -> Vec<Vec<u8>> {
-    let mut packets = Vec::new();
-    probe.ask(now, |packet| packets.push(packet.to_vec()));
-    packets
+    probe.ask(now).collect()
 }
 
 fn packet(frame: &[u8]) -> Vec<u8> {
