@@ -79,7 +79,7 @@ pub enum UdpFiltering {
 /// | what is bounded | by | at the limit |
 /// |---|---|---|
 /// | descriptors, and the flow table | `tcp_flows`; of them, connections under way: `tcp_half_open` | the new flow is refused, the old are kept |
-/// | memory of windows | `tcp_window` for each flow, `tcp_memory` for all | the sender waits; new flows have small windows |
+/// | memory of windows | `tcp_window` for each flow, `tcp_memory` for all | the sender waits; flows go on with small windows |
 /// | memory of frames | `queue_frames` and `queue_bytes`, in each direction | the sender waits, or a counted drop ([`Overflow`]) |
 /// | time that a flow may hold what it has | `tcp_connect`, `tcp_transitory`, `tcp_idle` | the flow is reset |
 /// | what passes in a second | [`Builder::rate_from_guest`], [`Builder::rate_to_guest`] | [`RateLimit`] |
@@ -98,8 +98,9 @@ pub struct Limits {
     /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB, rounded up to a power of two. Twice this is address space;
     /// memory is what the flow has used of it. Default 1 MiB.
     pub tcp_window: usize,
-    /// What the windows of all flows may come to, in bytes. Above it, new flows have windows of 64 KiB.
-    /// Default 1 GiB.
+    /// What the flows may use of their windows, all together, in bytes, beyond the first 64 KiB that each has in
+    /// each direction. Above it a flow that would use more is sent to 64 KiB at a time; and what it sends that
+    /// the host does not take at once is dropped, counted, and for the guest to send again. Default 1 GiB.
     pub tcp_memory: usize,
     /// How long a host connection may take. Then the guest gets ICMP host unreachable. As long may the
     /// guest take to answer a client of a published port. Default 30 s.

@@ -99,6 +99,8 @@ drop_reasons! {
     PingForbidden => "ping_forbidden",
     /// An ICMP error, of the guest or from outside, about a packet of no mapping.
     IcmpUnmatched => "icmp_unmatched",
+    /// The limit on the memory of windows: data of the guest that the host did not take at once.
+    WindowMemory => "window_memory",
     /// The limit on half-open flows.
     HalfOpenLimit => "half_open_limit",
     /// The limit on the threads of in-process services.

@@ -866,6 +866,30 @@ fn bulk_with_the_smallest_mtu_and_the_largest() {
 }
 
 #[test]
+fn bulk_without_memory_for_windows_is_exact() {
+    let (runtime, wire) = start(limits(|limits| limits.tcp_memory = 0));
+    bulk_both_ways(&Server::new(), Guest::new(wire));
+    drop(runtime);
+}
+
+#[test]
+fn a_host_that_stops_reading_gets_everything_without_memory_for_windows() {
+    let (runtime, mut guest, handle, mut stream, _server) =
+        wide_with(|limits| limits.tcp_memory = 0);
+    let mut sent = 0;
+    guest.until("a refusal", |guest| {
+        sent += guest.socket(handle).send_slice(&STREAM[sent..]).unwrap();
+        runtime.stats().dropped(DropReason::WindowMemory) > 0
+    });
+    let host = thread::spawn(move || read_all(&mut stream));
+    guest.finish(handle);
+    guest.until("the acknowledgement", |guest| {
+        matches!(guest.state(handle), State::FinWait2 | State::TimeWait)
+    });
+    assert_same(&host.join().unwrap(), &STREAM[..sent]);
+}
+
+#[test]
 fn a_guest_that_stops_reading_stops_the_host_and_loses_nothing() {
     let server = Server::new();
     let (runtime, mut guest, handle, mut stream) = pair(&server);

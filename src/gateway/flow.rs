@@ -29,6 +29,7 @@ pub(crate) use self::splice::{Rest, renumber};
 use super::buffer_end::BufferEnd;
 use super::classify::{FlowKey, Segment};
 use super::end::End;
+use super::windows::{Budget, Share};
 use crate::handle::{FlowInfo, FlowState, Protocol};
 use crate::publish::PublishId;
 use crate::sys::pages::WindowedSocket;
@@ -128,8 +129,7 @@ pub(crate) enum Phase {
 pub(crate) struct Open {
     pub(crate) socket: WindowedSocket,
     pub(crate) host: Option<End>,
-    /// Bytes of the guest that smoltcp got, those that came twice twice.
-    pub(crate) heard: u64,
+    pub(crate) share: Share,
     pub(crate) to_host: u64,
     pub(crate) to_guest: u64,
     /// The guest's FIN was passed on.
@@ -191,11 +191,12 @@ enum Moved {
 }
 
 impl Open {
-    pub(crate) fn new(socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
+    pub(crate) fn new(mut socket: WindowedSocket, host: Option<End>, mss: usize) -> Self {
+        let share = Share::of(&mut socket);
         Self {
             socket,
             host,
-            heard: 0,
+            share,
             to_host: 0,
             to_guest: 0,
             guest_ended: false,
@@ -219,7 +220,6 @@ impl Open {
         }
         // In SYN-RECEIVED smoltcp goes back to LISTEN for a reset.
         self.guest_reset |= segment.rst && matches!(self.state(), State::Closed | State::Listen);
-        self.heard += segment.payload as u64;
         if segment.payload > 0 || segment.fin {
             self.owe(segment.payload, now);
         }
@@ -320,12 +320,19 @@ impl Open {
                 Ok(Ok(Some(n))) => {
                     moved += n;
                     self.splice.taken(n);
+                    self.share.has_taken(n);
                     self.to_host += n as u64;
                     if moved >= BUDGET {
                         return Moved::More;
                     }
                 }
-                Ok(Ok(None)) | Err(RecvError::InvalidState) => return Moved::Idle,
+                Ok(Ok(None)) => {
+                    if !self.splice.has_beyond() {
+                        self.share.renew(&mut self.socket);
+                    }
+                    return Moved::Idle;
+                }
+                Err(RecvError::InvalidState) => return Moved::Idle,
                 Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     *writable = false;
                     return Moved::Idle;
@@ -346,7 +353,12 @@ impl Open {
     }
 
     /// Host → guest: from the socket into smoltcp's ring.
-    fn relay_to_guest(&mut self, readable: &mut bool, stops_early: bool) -> Moved {
+    fn relay_to_guest(
+        &mut self,
+        readable: &mut bool,
+        stops_early: bool,
+        budget: &mut Budget,
+    ) -> Moved {
         let Some(host) = &mut self.host else { return Moved::Idle };
         if !*readable || self.host_ended || self.host_reset {
             return Moved::Idle;
@@ -359,8 +371,11 @@ impl Open {
         }
         let mut moved = 0;
         loop {
+            let share = &mut self.share;
             let received = self.socket.socket(|socket| {
+                let most = share.may_send(socket.send_queue(), budget);
                 socket.send(|room| {
+                    let (room, _) = room.split_at_mut(most.min(room.len()));
                     if room.is_empty() {
                         return (0, Received::NoRoom);
                     }
@@ -381,6 +396,7 @@ impl Open {
                 }
                 Ok(Received::Bytes { n, short }) => {
                     moved += n;
+                    self.share.has_sent(n);
                     self.to_guest += n as u64;
                     // A stream gives what it has: a short receive means that it is empty, and the
                     // next byte brings an edge. Unless the end came with these bytes and its edge too.

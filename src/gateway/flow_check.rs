@@ -4,7 +4,7 @@
 //! # The input
 //!
 //! The first byte: 1 for IPv6, 2 for a link that cuts, 4 for segments that are received together with those
-//! right after them. Then steps, each begun by one byte:
+//! right after them, 8 for no memory for windows. Then steps, each begun by one byte:
 //!
 //! | byte | step | arguments |
 //! |---|---|---|
@@ -69,7 +69,7 @@ const ROUNDS: usize = 2000;
 /// Any bytes as steps of a flow's life, and the invariants of what comes of them.
 pub(crate) fn fuzz_flow(data: &[u8]) {
     let Some((mode, steps)) = data.split_first() else { return };
-    let Some(mut rig) = Rig::new(mode & 1 != 0, mode & 2 != 0) else { return };
+    let Some(mut rig) = Rig::new(*mode) else { return };
     let together = if mode & 4 == 0 { 0 } else { TOGETHER };
     let mut input = Input(steps);
     while let Some(step) = input.byte() {
@@ -125,7 +125,9 @@ struct Rig {
     buffer: Vec<u8>,
     /// What the guest has sent: where, and how much of the sequence.
     sent: Vec<(u32, u32)>,
-    /// The guest has sent a FIN before the end of what it had sent. smoltcp puts it after what it holds, and
+    /// Where the guest has sent its first FIN.
+    fin: Option<u32>,
+    /// It was not the end of what the guest had sent, or was to send. smoltcp puts it after what it holds, and
     /// is one off in its blocks from then on.
     has_ended_early: bool,
     /// Of the guest's SYNs.
@@ -138,9 +140,14 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(ipv6: bool, cuts: bool) -> Option<Self> {
+    fn new(mode: u8) -> Option<Self> {
+        let (ipv6, cuts) = (mode & 1 != 0, mode & 2 != 0);
+        // The smallest window needs no memory.
+        let (tcp_window, tcp_memory) =
+            if mode & 8 == 0 { (1 << 16, 1 << 20) } else { (1 << 17, 0) };
         let limits = Limits {
-            tcp_window: 1 << 16,
+            tcp_window,
+            tcp_memory,
             tcp_idle: std::time::Duration::from_secs(300),
             tcp_transitory: std::time::Duration::from_secs(60),
             ..Limits::default()
@@ -168,6 +175,7 @@ impl Rig {
             model: Model::default(),
             buffer: Vec::new(),
             sent: Vec::new(),
+            fin: None,
             has_ended_early: false,
             first: 1000,
             next: 1000,
@@ -275,10 +283,14 @@ impl Rig {
         }
         let fin = u32::from(flags & flag::FIN != 0);
         let used = u32::try_from(len).unwrap_or(0).wrapping_add(fin);
-        let end = start.wrapping_add(used);
+        let last = start.wrapping_add(len as u32);
+        if fin > 0 {
+            self.fin.get_or_insert(last);
+        }
         let is_beyond =
-            |(from, len): &(u32, u32)| from.wrapping_add(*len).wrapping_sub(end).cast_signed() > 0;
-        self.has_ended_early |= fin > 0 && self.sent.iter().any(is_beyond);
+            |(from, len): &(u32, u32)| from.wrapping_add(*len).wrapping_sub(last).cast_signed() > 0;
+        self.has_ended_early |= fin > 0 && self.sent.iter().any(is_beyond)
+            || self.fin.is_some_and(|fin| last.wrapping_sub(fin).cast_signed() > 0);
         self.sent.push((start, used));
         if !wild {
             self.next = start.wrapping_add(used);

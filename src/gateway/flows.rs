@@ -222,7 +222,7 @@ impl Flows {
         if !boards {
             let was_calling = open.is_calling();
             let Some(frame) = buffer.get_mut(frame.clone()) else { return true };
-            let rest = open.rest(frame, segment, 0, turn.now);
+            let rest = open.rest(frame, segment, 0, &mut self.windows.budget, turn);
             ingress(open, &mut self.interface, rest, turn);
             if was_calling && !segment.rst {
                 self.call_again(id);
@@ -266,7 +266,7 @@ impl Flows {
                     None => 0,
                 };
                 turn.counters.tcp_bytes_to_host.add(spliced as u64);
-                let rest = open.rest(&mut frame, segment, spliced, turn.now);
+                let rest = open.rest(&mut frame, segment, spliced, &mut self.windows.budget, turn);
                 ingress(open, &mut self.interface, rest, turn);
                 if was_calling && !segment.syn && !segment.rst {
                     self.call_again(id);
@@ -366,6 +366,7 @@ impl Flows {
             open,
             &mut flow.ready,
             &mut self.interface,
+            &mut self.windows.budget,
             turn.link,
             turn.outlet,
             turn.now,
@@ -440,9 +441,9 @@ impl Flows {
             Phase::Connecting { host, .. } => drop(host),
             Phase::Open(open) => {
                 // The host's socket goes first, by itself: with FIN or with RST.
-                let Open { socket, host, heard, to_guest, .. } = *open;
+                let Open { socket, host, share, .. } = *open;
                 drop(host);
-                self.windows.give(socket, heard, to_guest);
+                self.windows.give(socket, &share);
             }
         }
         // Who reads that a flow is closed finds its descriptor closed.

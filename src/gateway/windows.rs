@@ -1,23 +1,55 @@
-//! Where the windows of TCP flows live, and how much they may come to.
+//! Where the windows of TCP flows live, and how much of them they may use.
+//!
+//! # Theory of operation
+//!
+//! Every flow has full windows, which are address space. What costs is what was touched of them, so that is
+//! what is paid for, from a [`Budget`] of all flows: a [`Share`] of each window, which grows twofold when the
+//! flow gets to its end. 10,000 idle flows leave the budget to the busy one.
+//!
+//! How much of a window was touched is known without looking at it. smoltcp fills a ring from its beginning,
+//! and goes round. It begins again when it sends and the ring is empty, and never when it receives; but
+//! few of the guest's bytes get into that ring (`splice`).
+//!
+//! A flow that is refused goes on with what it has. To the guest that is 64 KiB at a time, at the beginning of
+//! the ring. To the host it is what the host takes at once, and as much as the share in the ring; what comes
+//! on top is dropped, and the guest sends it again. When that ring is empty its memory goes back to the host
+//! and the share begins anew.
 
 use std::io;
 
 use crate::config::Limits;
 use crate::sys::pages::{Pages, WindowedSocket};
 
-/// The window of a flow when the windows of all have used the memory that the limits allow.
-const SMALLEST: usize = 64 * 1024;
+/// What each flow has of each window without asking, and the smallest window.
+const FREE: usize = 64 * 1024;
 
 /// Idle windows kept for the next flow: each has 128 KiB at the most.
 const KEPT: usize = 64;
 
-/// The budget of window memory and a few idle windows.
+/// Windows for flows, and a few idle ones.
 #[derive(Debug)]
 pub(crate) struct Windows {
     idle: Vec<Pages>,
     window: usize,
-    budget: usize,
-    reserved: usize,
+    pub(crate) budget: Budget,
+}
+
+/// What is left for all flows, beyond what each has without asking.
+#[derive(Debug)]
+pub(crate) struct Budget(usize);
+
+/// What a flow may use of its windows.
+#[derive(Debug)]
+pub(crate) struct Share {
+    window: usize,
+    receive: usize,
+    send: usize,
+    /// Bytes that were taken out of the ring of the receive window.
+    taken: u64,
+    /// The flow wanted more of the receive window than there was.
+    is_refused: bool,
+    /// Bytes that were written to the guest's ring since it was empty.
+    written: usize,
 }
 
 impl Windows {
@@ -25,24 +57,20 @@ impl Windows {
         Self {
             idle: Vec::new(),
             // `WindowedSocket` needs a power of two; 4 MiB, the largest that the limits allow, is one.
-            window: limits.tcp_window.next_power_of_two().max(SMALLEST),
-            budget: limits.tcp_memory,
-            reserved: 0,
+            window: limits.tcp_window.next_power_of_two().max(FREE),
+            budget: Budget(limits.tcp_memory),
         }
     }
 
-    /// A socket with windows of its own: full ones while the budget lasts, the smallest after that.
+    /// A socket with windows of its own.
     ///
     /// # Errors
-    /// The host is out of memory or mappings.
+    /// The host is out of address space or mappings.
     pub(crate) fn take(&mut self) -> io::Result<WindowedSocket> {
-        let fits = self.reserved + 2 * self.window <= self.budget;
-        let window = if fits { self.window } else { SMALLEST };
-        let pages = match self.idle.pop_if(|pages| pages.window() == window) {
+        let pages = match self.idle.pop() {
             Some(pages) => pages,
-            None => Pages::new(window)?,
+            None => Pages::new(self.window)?,
         };
-        self.reserved += 2 * window;
         let mut socket = WindowedSocket::new(pages);
         socket.socket(|socket| {
             socket.set_nagle_enabled(false);
@@ -52,14 +80,78 @@ impl Windows {
         Ok(socket)
     }
 
-    /// Takes a socket's windows back, given the bytes that went through each.
-    pub(crate) fn give(&mut self, socket: WindowedSocket, received: u64, sent: u64) {
+    /// Takes a socket's windows back, and its share of the budget.
+    pub(crate) fn give(&mut self, socket: WindowedSocket, share: &Share) {
         let mut pages = socket.into_pages();
-        self.reserved -= 2 * pages.window();
-        if pages.window() == self.window && self.idle.len() < KEPT {
-            pages.trim(received, sent);
+        self.budget.0 += share.receive + share.send - 2 * FREE;
+        if self.idle.len() < KEPT {
+            pages.trim(share.receive, share.send);
             self.idle.push(pages);
         }
+    }
+}
+
+impl Budget {
+    /// Lets a share of one window grow to `wanted`, or twofold if that is more. `false` if there is not so
+    /// much left.
+    fn grow(&mut self, share: &mut usize, wanted: u64, window: usize) -> bool {
+        let wanted = usize::try_from(wanted).unwrap_or(window).max(*share * 2).min(window);
+        let left = self.0.checked_sub(wanted - *share);
+        if let Some(left) = left {
+            self.0 = left;
+            *share = wanted;
+        }
+        left.is_some()
+    }
+}
+
+impl Share {
+    pub(crate) fn of(socket: &mut WindowedSocket) -> Self {
+        let window = socket.socket(|socket| socket.send_capacity());
+        let (receive, send) = (FREE, FREE);
+        Self { window, receive, send, taken: 0, is_refused: false, written: 0 }
+    }
+
+    /// Whether the ring of the receive window may be filled up to `n` bytes after those that were taken out of
+    /// it. Holes count: what fills one later must find room.
+    pub(crate) fn may_receive(&mut self, n: usize, budget: &mut Budget) -> bool {
+        let through = self.taken.saturating_add(n as u64);
+        let may = through <= self.receive as u64
+            || self.receive == self.window
+            || budget.grow(&mut self.receive, through, self.window);
+        self.is_refused |= !may;
+        may
+    }
+
+    pub(crate) fn has_taken(&mut self, n: usize) {
+        self.taken = self.taken.saturating_add(n as u64);
+    }
+
+    /// Begins anew after a refusal, with a receive window in which nothing waits.
+    pub(crate) fn renew(&mut self, socket: &mut WindowedSocket) {
+        if std::mem::take(&mut self.is_refused) {
+            self.taken = 0;
+            socket.release_received();
+        }
+    }
+
+    /// How many bytes may be written to the ring of the send window, of which `waiting` are not acknowledged.
+    pub(crate) fn may_send(&mut self, waiting: usize, budget: &mut Budget) -> usize {
+        if waiting == 0 {
+            // The ring begins again.
+            self.written = 0;
+        }
+        if self.send < self.window && self.written >= self.send {
+            budget.grow(&mut self.send, 0, self.window);
+        }
+        match self.send < self.window {
+            true => self.send - self.written.min(self.send),
+            false => self.window,
+        }
+    }
+
+    pub(crate) fn has_sent(&mut self, n: usize) {
+        self.written = self.written.saturating_add(n);
     }
 }
 

@@ -56,16 +56,11 @@ impl Pages {
         Ok(Self { start, window })
     }
 
-    /// The size of one window, in bytes.
-    pub(crate) fn window(&self) -> usize {
-        self.window
-    }
-
     /// Gives the memory beyond the first 64 KiB of each window back to the host, where `used` says
     /// that it was touched. The contents become unspecified.
-    pub(crate) fn trim(&mut self, used_receive: u64, used_send: u64) {
+    pub(crate) fn trim(&mut self, used_receive: usize, used_send: usize) {
         for (offset, used) in [(0, used_receive), (self.window, used_send)] {
-            if used > KEPT as u64 && self.window > KEPT {
+            if used > KEPT && self.window > KEPT {
                 // SAFETY: the range lies within this mapping, which `&mut self` says nobody else
                 // looks at, and it is aligned: window and KEPT are multiples of the page size
                 // (`window` is checked in `new`'s callers; an unaligned range fails with EINVAL and
@@ -138,6 +133,17 @@ impl WindowedSocket {
     /// Works with the socket.
     pub(crate) fn socket<R>(&mut self, work: impl for<'a> FnOnce(&mut tcp::Socket<'a>) -> R) -> R {
         work(self.set.get_mut::<tcp::Socket<'static>>(self.handle))
+    }
+
+    /// Gives the memory of the receive window back to the host. To be called while nothing waits there: what
+    /// does becomes zeros.
+    pub(crate) fn release_received(&mut self) {
+        // SAFETY: the range is the receive half of a live mapping, page-aligned (an unaligned one fails with
+        // EINVAL and changes nothing). The only reference to it is in the set, which `&mut self` says
+        // nobody uses; its bytes stay readable, writable and initialised, as zeros.
+        unsafe {
+            libc::madvise(self.pages.start.as_ptr().cast(), self.pages.window, libc::MADV_DONTNEED);
+        }
     }
 
     /// Ends the socket and gives the memory back for another.

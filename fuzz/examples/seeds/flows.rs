@@ -93,7 +93,7 @@ impl Life {
 }
 
 /// Each life over both families, over a link that cuts and one that does not, and with segments that are
-/// received one by one and together.
+/// received one by one and together; and without memory for windows.
 pub(super) fn seeds(seeds: &mut Seeds) {
     for (name, life) in lives() {
         for (suffix, mode) in [
@@ -103,6 +103,7 @@ pub(super) fn seeds(seeds: &mut Seeds) {
             ("v6_cut", 3),
             ("v4_together", 4),
             ("v6_together", 7),
+            ("v4_memory", 12),
         ] {
             let mut bytes = life.clone().0;
             bytes[0] = mode;

@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 use super::{ACK_DELAY, AckOwed, Moved, Open, Outcome, Ready};
 use crate::gateway::device::{LinkDevice, Outlet};
 use crate::gateway::link::Link;
+use crate::gateway::windows::Budget;
 use crate::wire::ETHERNET;
 
 /// What smoltcp did when it was asked for packets.
@@ -104,6 +105,7 @@ pub(crate) fn serve(
     open: &mut Open,
     ready: &mut Ready,
     interface: &mut Interface,
+    budget: &mut Budget,
     link: &Link,
     outlet: &mut Outlet<'_>,
     now: Instant,
@@ -115,7 +117,7 @@ pub(crate) fn serve(
         // The end is to be found at once, and no edge need come for it.
         Moved::Broken => ready.readable = true,
     }
-    match open.relay_to_guest(&mut ready.readable, ready.ended || ready.urgent) {
+    match open.relay_to_guest(&mut ready.readable, ready.ended || ready.urgent, budget) {
         Moved::Idle => {}
         Moved::More => more = true,
         Moved::Broken => open.host_reset = true,

@@ -24,11 +24,13 @@ use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 
 use smoltcp::socket::tcp::State;
-use smoltcp::time::Instant;
 
 use super::{Open, Ready};
 use crate::gateway::classify::Segment;
 use crate::gateway::device::Said;
+use crate::gateway::flows::Turn;
+use crate::gateway::windows::Budget;
+use crate::metrics::DropReason;
 use crate::wire::{TcpLayout, be16, be32, flag, put32, tcp_layout};
 
 /// Where smoltcp's numbering of the guest's stream stands.
@@ -75,6 +77,11 @@ impl Splice {
         self.taken = self.taken.wrapping_add(n as u32);
     }
 
+    /// Whether smoltcp may hold data beyond a hole.
+    pub(super) fn has_beyond(&self) -> bool {
+        self.is_blind || self.beyond.is_some()
+    }
+
     pub(super) fn is_owed(&self) -> bool {
         self.is_owed
     }
@@ -111,10 +118,11 @@ impl Splice {
             && is_sent
     }
 
-    /// Whether a segment goes beyond what smoltcp has.
-    fn passes(&self, segment: &Segment, waiting: usize) -> bool {
+    /// How far a segment goes beyond what smoltcp has; 0 if it does not.
+    fn passes(&self, segment: &Segment, waiting: usize) -> u32 {
         let end = segment.sequence.wrapping_add(segment.payload as u32);
-        self.next(waiting).is_some_and(|next| (1..HALF).contains(&end.wrapping_sub(next)))
+        let beyond = self.next(waiting).map_or(0, |next| end.wrapping_sub(next));
+        if segment.payload > 0 && beyond < HALF { beyond } else { 0 }
     }
 
     /// smoltcp gets these bytes.
@@ -194,7 +202,8 @@ impl Open {
         frame: &'f mut [u8],
         segment: &Segment,
         sent: usize,
-        now: Instant,
+        budget: &mut Budget,
+        turn: &Turn<'_, '_>,
     ) -> Option<Rest<'f>> {
         let mut layout = tcp_layout(frame)?;
         let numbers = Numbers::of(frame, &layout, self.splice.shift)?;
@@ -203,7 +212,7 @@ impl Open {
             self.splice.shift = self.splice.shift.wrapping_add(sent as u32);
             self.splice.is_owed = true;
             self.to_host += sent as u64;
-            self.owe(sent, now);
+            self.owe(sent, turn.now);
             let has_news = self.splice.heard != Some((numbers.acknowledgement, numbers.window));
             if sent == segment.payload && !segment.fin && !has_news {
                 return None;
@@ -219,9 +228,17 @@ impl Open {
         put32(frame, layout.tcp + 4, numbers.sequence);
         segment.sequence = numbers.sequence;
         let (state, waiting) = self.socket.socket(|socket| (socket.state(), socket.recv_queue()));
-        if segment.payload > 0 && has_ended(state) && self.splice.passes(&segment, waiting) {
+        let beyond = self.splice.passes(&segment, waiting) as usize;
+        if beyond > 0 && has_ended(state) {
             // RFC 9293 section 3.10.7.4: what follows a FIN is no part of the stream. smoltcp would take it.
             strip(frame, &mut layout, &mut segment);
+        } else if beyond > 0 && !self.share.may_receive(waiting + beyond, budget) {
+            turn.counters.dropped(DropReason::WindowMemory);
+            strip(frame, &mut layout, &mut segment);
+            // The guest hears at once of what is missing, as after any loss (RFC 5681 section 4.2).
+            self.splice.is_owed = true;
+            self.owe(0, turn.now);
+            self.ack.now = true;
         }
         let len = segment.payload as u32 + u32::from(segment.fin);
         self.splice.note(&numbers, len, waiting);

@@ -78,7 +78,7 @@ impl Flows {
                 let of_this = sent.min(payload.len());
                 sent -= of_this;
                 if let Some(frame) = buffer.get_mut(frame) {
-                    let rest = open.rest(frame, &segment, of_this, turn.now);
+                    let rest = open.rest(frame, &segment, of_this, &mut self.windows.budget, turn);
                     ingress(open, &mut self.interface, rest, turn);
                 }
             }

@@ -10,58 +10,107 @@ fn size(socket: &mut WindowedSocket) -> (usize, usize) {
     socket.socket(|socket| (socket.recv_capacity(), socket.send_capacity()))
 }
 
-#[test]
-fn windows_are_full_until_the_memory_is_used_and_small_after() {
-    let mut windows = windows(MIB, 6 * MIB);
-    let mut sockets: Vec<_> = (0..6).map(|_| windows.take().unwrap()).collect();
-    let sizes: Vec<_> = sockets.iter_mut().map(size).collect();
-    let (full, small) = ((MIB - 1, MIB), (SMALLEST - 1, SMALLEST));
-    assert_eq!(sizes, [full, full, full, small, small, small]);
-    // What is given back can be had again; the small ones count too.
-    windows.give(sockets.remove(0), 0, 0);
-    assert_eq!(size(&mut windows.take().unwrap()), small);
-    for socket in sockets {
-        windows.give(socket, 0, 0);
+fn share(windows: &mut Windows) -> (WindowedSocket, Share) {
+    let mut socket = windows.take().unwrap();
+    let share = Share::of(&mut socket);
+    (socket, share)
+}
+
+/// What may be sent by a flow that sends without a pause, in steps.
+fn steps(share: &mut Share, budget: &mut Budget) -> Vec<usize> {
+    let mut waiting = 0;
+    let mut steps = Vec::new();
+    while steps.len() < 6 {
+        let n = share.may_send(waiting, budget);
+        steps.push(n);
+        share.has_sent(n);
+        waiting += n;
     }
-    assert_eq!(size(&mut windows.take().unwrap()), full);
+    steps
 }
 
 #[test]
-fn a_socket_given_back_gives_back_all_it_reserved() {
-    let mut windows = windows(MIB, 3 * MIB);
-    for _ in 0..100 {
-        let sockets: Vec<_> = (0..5).map(|_| windows.take().unwrap()).collect();
-        assert_eq!(windows.reserved, 2 * MIB + 8 * SMALLEST);
-        for socket in sockets {
-            windows.give(socket, 10, 10);
+fn every_window_is_full_and_rounded_up_to_a_power_of_two() {
+    for (wanted, window) in [(100_000, 2 * FREE), (FREE, FREE), (MIB, MIB), (3 * MIB, 4 * MIB)] {
+        let mut windows = windows(wanted, 0);
+        for _ in 0..3 {
+            assert_eq!(size(&mut windows.take().unwrap()), (window - 1, window));
         }
-        assert_eq!(windows.reserved, 0);
     }
 }
 
 #[test]
-fn without_memory_every_window_is_the_smallest() {
-    let mut windows = windows(MIB, 0);
-    assert_eq!(size(&mut windows.take().unwrap()), (SMALLEST - 1, SMALLEST));
+fn a_share_grows_twofold_while_the_budget_lasts() {
+    let mut windows = windows(MIB, MIB);
+    let (first, mut one) = share(&mut windows);
+    let sent = steps(&mut one, &mut windows.budget);
+    assert_eq!(sent, [FREE, FREE, 2 * FREE, 4 * FREE, MIB, MIB]);
+    assert_eq!(windows.budget.0, FREE);
+    let (second, mut other) = share(&mut windows);
+    // The last of it; then the ring must be empty first.
+    assert_eq!(steps(&mut other, &mut windows.budget), [FREE, FREE, 0, 0, 0, 0]);
+    assert_eq!(windows.budget.0, 0);
+    assert_eq!(other.may_send(0, &mut windows.budget), 2 * FREE);
+    windows.give(first, &one);
+    windows.give(second, &other);
+    assert_eq!(windows.budget.0, MIB);
 }
 
 #[test]
-fn a_window_is_rounded_up_to_a_power_of_two() {
-    let mut windows = windows(100_000, MIB);
-    assert_eq!(size(&mut windows.take().unwrap()), (2 * SMALLEST - 1, 2 * SMALLEST));
+fn requests_that_are_answered_use_the_beginning_of_the_ring_alone() {
+    let mut windows = windows(MIB, MIB);
+    let (_socket, mut share) = share(&mut windows);
+    for _ in 0..100 {
+        assert_eq!(share.may_send(0, &mut windows.budget), FREE);
+        share.has_sent(FREE);
+    }
+    assert_eq!(windows.budget.0, MIB);
+}
+
+#[test]
+fn what_went_through_the_ring_of_the_receive_window_is_paid_for() {
+    let mut windows = windows(MIB, 3 * FREE);
+    let (mut socket, mut share) = share(&mut windows);
+    let budget = &mut windows.budget;
+    let mut receives = |share: &mut Share, n| {
+        let may = share.may_receive(n, budget);
+        share.has_taken(if may { n } else { 0 });
+        (may, budget.0 / FREE)
+    };
+    assert_eq!(receives(&mut share, FREE), (true, 3));
+    assert_eq!(receives(&mut share, 1), (true, 2));
+    assert_eq!(receives(&mut share, FREE), (true, 0));
+    assert_eq!(receives(&mut share, 2 * FREE), (false, 0));
+    assert_eq!(receives(&mut share, FREE - 1), (true, 0));
+    assert_eq!(receives(&mut share, FREE), (true, 0), "what it has it keeps");
+    assert_eq!(receives(&mut share, 1), (false, 0));
+    share.renew(&mut socket);
+    assert_eq!(receives(&mut share, 4 * FREE), (true, 0));
+    windows.give(socket, &share);
+    assert_eq!(windows.budget.0, 3 * FREE);
+}
+
+#[test]
+fn a_full_share_is_for_ever() {
+    let mut windows = windows(MIB, MIB);
+    let (_socket, mut share) = share(&mut windows);
+    for _ in 0..3 {
+        assert!(share.may_receive(usize::MAX, &mut windows.budget));
+        share.has_taken(usize::MAX);
+        assert_eq!(windows.budget.0, FREE);
+    }
 }
 
 #[test]
 fn idle_windows_are_bounded() {
-    let mut windows = windows(SMALLEST, 1 << 30);
-    let sockets: Vec<_> = (0..KEPT + 10).map(|_| windows.take().unwrap()).collect();
-    for socket in sockets {
-        windows.give(socket, 1, 1);
+    let mut windows = windows(FREE, 1 << 30);
+    let taken: Vec<_> = (0..KEPT + 10).map(|_| share(&mut windows)).collect();
+    for (socket, share) in taken {
+        windows.give(socket, &share);
     }
     assert_eq!(windows.idle.len(), KEPT);
     for _ in 0..KEPT {
         let mut socket = windows.take().unwrap();
-        assert_eq!(size(&mut socket), (SMALLEST - 1, SMALLEST));
         let state =
             socket.socket(|socket| (socket.state(), socket.recv_queue(), socket.send_queue()));
         assert_eq!(state, (smoltcp::socket::tcp::State::Closed, 0, 0), "a fresh socket");
@@ -72,7 +121,7 @@ fn idle_windows_are_bounded() {
 
 #[test]
 fn an_unscaled_window_fits_the_receive_buffer_if_it_is_taken_for_a_scaled_one() {
-    for window in [SMALLEST, 3 * SMALLEST, MIB, MIB + 1, 3 * MIB, 4 * MIB] {
+    for window in [FREE, 3 * FREE, MIB, MIB + 1, 3 * MIB, 4 * MIB] {
         let mut windows = windows(window, 1 << 30);
         let (receive, _) = size(&mut windows.take().unwrap());
         // RFC 7323 section 2.3: as far as it takes for 16 bits to name the whole buffer.

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 use smoltcp::iface::{Config as InterfaceConfig, Interface};
+use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, TcpPacket};
 
 use super::*;
@@ -172,7 +173,6 @@ fn the_stream_goes_past_smoltcp_and_is_acknowledged() {
         assert_eq!(upload.take(at - 95_461), at);
     }
     assert_eq!(upload.spliced() as usize, at);
-    assert_eq!(upload.open().heard, 0);
     assert_eq!(upload.bench.stats().tcp_bytes_to_host, at as u64);
     assert!(upload.serve_later().is_empty(), "everything is acknowledged");
 }
@@ -370,7 +370,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn whatever_comes_in_whatever_order_the_far_end_gets_the_stream(
-        mode in 0_u8..8,
+        mode in 0_u8..16,
         steps in prop::collection::vec(step(), 0..60),
         ends in any::<bool>(),
     ) {
