@@ -33,7 +33,7 @@ mod tests;
 
 /// How much may be on its way to the VMM. A Unix stream counts it against the sender; the kernel's
 /// default holds 93 ordinary frames.
-const SEND_BUFFER: usize = 4 << 20;
+const SEND_BUFFER: usize = 1 << 20;
 
 /// Prepares our end of the stream: non-blocking, and with room for a burst.
 ///
