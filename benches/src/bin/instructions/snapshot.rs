@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use framegate_benches::Part;
 
-/// What a count may rise by without a word. Counts repeat better than that, but not quite.
-const TOLERANCE: f64 = 0.03;
+/// What a count may rise by without a word. Counts repeat better than that; but the compiler chooses anew with
+/// any change what it inlines, which moves the smallest parts by a few per cent.
+const TOLERANCE: f64 = 0.05;
 
 const ENVIRONMENT: &str = "# counted with ";
 const HEADER: &str = "\
@@ -117,7 +118,7 @@ mod tests {
     fn only_a_rise_above_the_tolerance_counts() {
         let was = snapshot(&[("a", 100.0), ("gone", 1.0)]);
         assert!(!snapshot(&[("a", 50.0), ("new", 1000.0)]).print_beside(&was));
-        assert!(!snapshot(&[("a", 102.9)]).print_beside(&was));
-        assert!(snapshot(&[("a", 103.1)]).print_beside(&was));
+        assert!(!snapshot(&[("a", 104.9)]).print_beside(&was));
+        assert!(snapshot(&[("a", 105.1)]).print_beside(&was));
     }
 }
