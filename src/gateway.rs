@@ -37,6 +37,7 @@ mod frame;
 mod halves;
 mod host;
 mod icmp;
+mod intake;
 mod link;
 mod mss;
 mod nat;
@@ -59,7 +60,6 @@ mod windows;
 
 use std::io;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time;
 
@@ -72,16 +72,16 @@ use smoltcp::wire::HardwareAddress;
 use self::device::Outlet;
 use self::egress::Egress;
 use self::flows::Turn;
+use self::intake::{Ended, FRAMES, Intake, from_queue, from_stream};
 use self::link::Link;
 use self::network::Network;
-use self::shaper::{Limiter, Shaper};
+use self::shaper::Shaper;
 use self::token::Source;
-use crate::bridge::Received;
 use crate::capture::Tap;
 use crate::config::{Config, Overflow};
 use crate::control::{Command, Control};
 use crate::error::StopReason;
-use crate::metrics::{Counters, DropReason};
+use crate::metrics::Counters;
 use crate::policy::Compiled;
 use crate::publish::BoundPort;
 use crate::queues::NetworkFrameQueues;
@@ -99,12 +99,6 @@ pub(crate) use self::halves::Halves;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::reassembly::fuzz_fragments;
 
-/// Frames that one turn takes from the queue.
-const FRAMES: usize = 256;
-/// Frames that one turn takes from the stream, give or take a batch: a flood is of small ones.
-const STREAM_FRAMES: usize = 1024;
-/// Bytes that one turn takes from the stream, give or take a batch.
-const BYTES: usize = 2 << 20;
 /// Events that one wait returns.
 const EVENTS: usize = 256;
 
@@ -128,19 +122,6 @@ pub(crate) struct Gateway {
     /// The ends of the VMM's stream; `None` if the embedder moves the frames.
     halves: Option<Halves>,
     started: time::Instant,
-}
-
-/// How a turn ended.
-#[derive(Clone, Debug)]
-enum Ended {
-    /// What the guest has sent is handled, or the reader has it.
-    Drained,
-    /// A budget ran out.
-    OverBudget,
-    /// The guest has used up its rate; there may be more to handle once it has some again.
-    Held,
-    /// The link has come to its end, and what came before it is handled.
-    Link(StopReason),
 }
 
 impl Gateway {
@@ -377,134 +358,5 @@ fn room_by_rate(network: &mut Network, outlet: &Outlet<'_>, link: &Link) {
     // Without room in the queue its bell will ring, for all that wait.
     if limiter.take_refused() && outlet.has_room() && network.some_room_to_guest(outlet, link) {
         limiter.refuse();
-    }
-}
-
-/// The guest's rate, and what to do at its end.
-#[derive(Debug)]
-struct Intake<'t> {
-    limiter: &'t mut Limiter,
-    /// Drop what is above the rate, rather than to leave it where it is.
-    drops: bool,
-    /// The guest sends no more, so what is left is taken at once.
-    is_free: bool,
-}
-
-impl Intake<'_> {
-    /// Whether the next frame must stay where it is.
-    fn holds(&self) -> bool {
-        !self.is_free && !self.drops && !self.limiter.admits()
-    }
-
-    /// Handles a frame, or drops it if it is above the rate.
-    fn take(&mut self, frame: Vec<u8>, network: &mut Network, turn: &mut Turn<'_, '_>) {
-        let unused = if self.drops && !self.limiter.has_tokens() {
-            turn.counters.dropped(DropReason::RateLimit);
-            Some(frame)
-        } else {
-            self.limiter.charge(&frame);
-            network.handle(frame, turn)
-        };
-        if let Some(buffer) = unused {
-            turn.outlet.queues.recycle(buffer);
-        }
-    }
-
-    /// As [`take`](Self::take), for a frame that lies in the receive buffer.
-    fn take_in_place(
-        &mut self,
-        buffer: &mut [u8],
-        frame: &Range<usize>,
-        network: &mut Network,
-        turn: &mut Turn<'_, '_>,
-    ) {
-        if self.drops && !self.limiter.has_tokens() {
-            turn.counters.dropped(DropReason::RateLimit);
-        } else {
-            self.limiter.charge(buffer.get(frame.clone()).unwrap_or_default());
-            network.handle_in_place(buffer, frame, turn);
-        }
-    }
-}
-
-/// Handles the frames that the reader, or the embedder, has pushed.
-fn from_queue(
-    queues: &NetworkFrameQueues,
-    frames: usize,
-    network: &mut Network,
-    intake: &mut Intake<'_>,
-    turn: &mut Turn<'_, '_>,
-) -> Ended {
-    let mut source = queues.drain_from_guest();
-    for _ in 0..frames {
-        if queues.guest_to_host.is_empty() {
-            return Ended::Drained;
-        }
-        if intake.holds() {
-            return Ended::Held;
-        }
-        let Some(frame) = source.pop() else { return Ended::Drained };
-        intake.take(frame, network, turn);
-    }
-    Ended::OverBudget
-}
-
-/// Handles what was received, until a budget is used up. `None` if there may be more in the stream.
-fn from_buffer(
-    halves: &mut Halves,
-    frames: &mut usize,
-    bytes: &mut usize,
-    network: &mut Network,
-    intake: &mut Intake<'_>,
-    turn: &mut Turn<'_, '_>,
-) -> Option<Ended> {
-    while *frames < STREAM_FRAMES && *bytes < BYTES {
-        if (halves.has_frame() || halves.may_receive()) && intake.holds() {
-            return Some(Ended::Held);
-        }
-        match halves.next_frame() {
-            Ok(Some(frame)) => {
-                *frames += 1;
-                *bytes += frame.len();
-                intake.take_in_place(halves.bytes(), &frame, network, turn);
-            }
-            Ok(None) => return None,
-            Err(reason) => return Some(Ended::Link(reason)),
-        }
-    }
-    Some(Ended::OverBudget)
-}
-
-/// Handles what the stream has, while the poll loop has the receive half.
-fn from_stream(
-    halves: &mut Halves,
-    network: &mut Network,
-    intake: &mut Intake<'_>,
-    turn: &mut Turn<'_, '_>,
-) -> Ended {
-    let mut frames = 0;
-    let mut bytes = 0;
-    while frames < STREAM_FRAMES && bytes < BYTES {
-        let ended = from_buffer(halves, &mut frames, &mut bytes, network, intake, turn);
-        network.depart(halves.bytes(), turn);
-        match ended {
-            None => {}
-            Some(Ended::OverBudget) => break,
-            Some(ended) => return ended,
-        }
-        match halves.receive() {
-            Ok(Received::Bytes) => {}
-            Ok(Received::Nothing) => return Ended::Drained,
-            Err(reason) => return Ended::Link(reason),
-        }
-    }
-    // With a limit the reader would only fill the queue, and out there nobody sees the VMM hang up. And it
-    // would copy the bulk of TCP, which is sent from the receive buffer here: it helps with many frames.
-    if intake.limiter.is_limited() || frames < STREAM_FRAMES {
-        return Ended::OverBudget;
-    }
-    match halves.lend_receiver(turn.registry) {
-        Ok(()) => Ended::Drained,
-        Err(error) => Ended::Link(StopReason::HostFault("watch the stream", error.kind())),
     }
 }

@@ -8,7 +8,8 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
-use super::{Flows, Turn, ingress};
+use super::segments::ingress;
+use super::{Flows, Turn};
 use crate::gateway::classify::Segment;
 use crate::gateway::flow::{Flow, FlowId, Phase};
 
