@@ -15,8 +15,6 @@
 
 mod answer;
 mod autoconfiguration;
-#[cfg(test)]
-mod bench;
 mod buffer_end;
 #[cfg(framegate_bench)]
 pub(crate) mod by_hand;
@@ -51,6 +49,8 @@ mod reassembly;
 mod reset;
 mod router;
 mod shaper;
+#[cfg(test)]
+mod surroundings;
 #[cfg(test)]
 mod testing;
 mod timers;

@@ -2,7 +2,7 @@ use std::net::UdpSocket;
 
 use super::*;
 use crate::config::{Builder, Limits};
-use crate::gateway::bench::Bench;
+use crate::gateway::surroundings::Surroundings;
 use crate::gateway::testing::*;
 use crate::wire::be16;
 
@@ -17,7 +17,7 @@ fn limits() -> NatLimits {
 
 /// A NAT in virtual time, and a server of the host's loopback behind the gateway's address.
 struct Rig {
-    bench: Bench,
+    surroundings: Surroundings,
     nat: Nat,
     server: UdpSocket,
     address: SocketAddr,
@@ -29,7 +29,7 @@ impl Rig {
         server.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
         let address = SocketAddr::new(GATEWAY.into(), server.local_addr().unwrap().port());
         Self {
-            bench: Bench::new(link_of(Builder::default().host_loopback(true), true)),
+            surroundings: Surroundings::new(link_of(Builder::default().host_loopback(true), true)),
             nat: Nat::new(Carried::Udp, filtering, limits),
             server,
             address,
@@ -47,7 +47,7 @@ impl Rig {
             hop_limit: 64,
             dont_fragment: true,
         };
-        self.bench.turn(|turn| {
+        self.surroundings.turn(|turn| {
             nat.send(frame, packet, turn);
             nat.serve(64, turn);
         });
@@ -62,17 +62,17 @@ impl Rig {
     /// What comes from outside reaches the guest, and how many frames that makes.
     fn serve(&mut self) -> usize {
         let nat = &mut self.nat;
-        self.bench.events(|source, event| {
+        self.surroundings.events(|source, event| {
             let Source::Udp(at) = source else { panic!("{source:?}") };
             nat.host_event(at, event);
         });
-        self.bench.turn(|turn| nat.serve(64, turn));
-        self.bench.frames().len()
+        self.surroundings.turn(|turn| nat.serve(64, turn));
+        self.surroundings.frames().len()
     }
 
     fn expire(&mut self) {
         let nat = &mut self.nat;
-        self.bench.turn(|turn| nat.serve(64, turn));
+        self.surroundings.turn(|turn| nat.serve(64, turn));
     }
 }
 
@@ -80,22 +80,22 @@ impl Rig {
 fn rfc_4787_req_5_the_timers_are_five_minutes_and_thirty_seconds_for_dns() {
     let mut rig = Rig::new(UdpFiltering::AddressDependent, limits());
     rig.send(4000, rig.address);
-    rig.bench.pass(299);
+    rig.surroundings.pass(299);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 1);
-    rig.bench.pass(1);
+    rig.surroundings.pass(1);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 0);
     assert_eq!(rig.nat.next_deadline(), None);
 
     let dns = SocketAddr::new(GATEWAY.into(), 53);
     rig.send(4000, dns);
-    rig.bench.pass(30);
+    rig.surroundings.pass(30);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 0, "only ever port 53");
     rig.send(4000, dns);
     rig.send(4000, rig.address);
-    rig.bench.pass(121);
+    rig.surroundings.pass(121);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 1, "another port makes it an ordinary mapping");
 }
@@ -106,18 +106,18 @@ fn rfc_4787_req_6_traffic_in_either_direction_keeps_a_mapping() {
     rig.send(4000, rig.address);
     let mapped = rig.receive();
     for _ in 0..5 {
-        rig.bench.pass(250);
+        rig.surroundings.pass(250);
         rig.send(4000, rig.address);
         assert_eq!(rig.receive(), mapped);
     }
     for _ in 0..5 {
-        rig.bench.pass(250);
+        rig.surroundings.pass(250);
         rig.server.send_to(b"in", ("127.0.0.1", mapped.port())).unwrap();
         while rig.serve() == 0 {}
     }
     rig.send(4000, rig.address);
     assert_eq!(rig.receive(), mapped);
-    assert_eq!(rig.bench.stats().udp_opened, 1);
+    assert_eq!(rig.surroundings.stats().udp_opened, 1);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn rfc_4787_req_6_what_the_filter_drops_keeps_no_mapping() {
     let mut rig = Rig::new(UdpFiltering::AddressDependent, limits());
     rig.send(4000, rig.address);
     let mapped = rig.receive();
-    rig.bench.pass(200);
+    rig.surroundings.pass(200);
     let outsider = UdpSocket::bind("127.0.0.2:0").unwrap();
     outsider.send_to(b"in", ("127.0.0.1", mapped.port())).unwrap();
-    while rig.bench.stats().dropped(DropReason::Filtered) == 0 {
+    while rig.surroundings.stats().dropped(DropReason::Filtered) == 0 {
         assert_eq!(rig.serve(), 0);
     }
-    rig.bench.pass(100);
+    rig.surroundings.pass(100);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 0);
 }
@@ -142,13 +142,13 @@ fn rfc_5508_req_6_an_error_neither_extends_nor_ends_a_mapping() {
     let mut rig = Rig::new(UdpFiltering::AddressDependent, limits());
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     rig.send(4000, SocketAddr::new(GATEWAY.into(), closed));
-    rig.bench.pass(200);
+    rig.surroundings.pass(200);
     while rig.serve() == 0 {}
-    assert_eq!(rig.bench.stats().icmp_errors, 1);
-    rig.bench.pass(99);
+    assert_eq!(rig.surroundings.stats().icmp_errors, 1);
+    rig.surroundings.pass(99);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 1);
-    rig.bench.pass(1);
+    rig.surroundings.pass(1);
     rig.expire();
     assert_eq!(rig.nat.table.len(), 0);
 }
@@ -158,7 +158,7 @@ fn a_full_table_gives_up_what_is_closest_to_its_end() {
     let mut rig = Rig::new(UdpFiltering::AddressDependent, NatLimits { mappings: 3, ..limits() });
     for port in 1..=3 {
         rig.send(port, rig.address);
-        rig.bench.pass(1);
+        rig.surroundings.pass(1);
     }
     rig.send(1, rig.address);
     rig.send(4, rig.address);
@@ -169,8 +169,8 @@ fn a_full_table_gives_up_what_is_closest_to_its_end() {
         ports
     };
     assert_eq!(guests(&rig.nat), [1, 3, 4]);
-    assert_eq!(rig.bench.stats().dropped(DropReason::MappingLimit), 1);
-    assert_eq!(rig.bench.stats().udp_mappings, 3);
+    assert_eq!(rig.surroundings.stats().dropped(DropReason::MappingLimit), 1);
+    assert_eq!(rig.surroundings.stats().udp_mappings, 3);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn rfc_4787_req_8_endpoint_independent_filtering_is_a_choice() {
         let name_of = |mapping: &mut Mapping, from: SocketAddr, turn: &mut Turn<'_, '_>| {
             mapping.name_of(Carried::Udp, filtering, from, turn)
         };
-        rig.bench.turn(|turn| {
+        rig.surroundings.turn(|turn| {
             assert_eq!(name_of(mapping, stranger, turn), wanted);
             // Denied in both directions.
             for denied in ["169.254.169.254:80", "127.0.0.2:80", "100.96.0.1:80"] {
@@ -207,12 +207,12 @@ fn packets_that_wait_for_the_host_are_bounded() {
         rig.send(4000, rig.address);
     }
     assert_eq!(rig.nat.table.get(0).unwrap().outgoing.len(), WAITING);
-    assert_eq!(rig.bench.stats().dropped(DropReason::DatagramQueue), 1000 - WAITING as u64);
+    assert_eq!(rig.surroundings.stats().dropped(DropReason::DatagramQueue), 1000 - WAITING as u64);
     rig.nat.table.get_mut(0).unwrap().writable = true;
     rig.nat.activate(0);
     rig.expire();
     assert_eq!((rig.nat.waiting, rig.nat.has_work()), (0, false));
-    assert_eq!(rig.bench.stats().udp_datagrams_to_host, 1 + WAITING as u64);
+    assert_eq!(rig.surroundings.stats().udp_datagrams_to_host, 1 + WAITING as u64);
 }
 
 #[test]
@@ -228,14 +228,18 @@ fn mappings_that_end_before_they_are_served_leave_no_work() {
             hop_limit: 64,
             dont_fragment: false,
         };
-        rig.bench.turn(|turn| nat.send(vec![0; 64], packet, turn));
+        rig.surroundings.turn(|turn| nat.send(vec![0; 64], packet, turn));
         assert!(rig.nat.active.len() <= 2);
     }
-    assert_eq!(rig.bench.stats().udp_datagrams_to_host, 998, "they are sent before they end");
+    assert_eq!(
+        rig.surroundings.stats().udp_datagrams_to_host,
+        998,
+        "they are sent before they end"
+    );
     let nat = &mut rig.nat;
-    rig.bench.turn(|turn| nat.close_all(turn.counters));
+    rig.surroundings.turn(|turn| nat.close_all(turn.counters));
     assert_eq!((rig.nat.has_work(), rig.nat.waiting), (false, 0));
-    assert_eq!(rig.bench.stats().udp_mappings, 0);
+    assert_eq!(rig.surroundings.stats().udp_mappings, 0);
 }
 
 /// The kernel tells what does not fit the path; the loopback's MTU is what there is here.
@@ -259,12 +263,12 @@ fn rfc_4787_req_13_a_datagram_that_may_not_be_fragmented_is_too_big() {
         dont_fragment: true,
     };
     let nat = &mut rig.nat;
-    rig.bench.turn(|turn| {
+    rig.surroundings.turn(|turn| {
         nat.send(frame, packet, turn);
         nat.serve(64, turn);
     });
-    let frames = rig.bench.frames();
-    assert_eq!((frames.len(), rig.bench.stats().dropped(DropReason::TooBig)), (1, 1));
+    let frames = rig.surroundings.frames();
+    assert_eq!((frames.len(), rig.surroundings.stats().dropped(DropReason::TooBig)), (1, 1));
     assert_eq!(frames[0][34..36], [3, 4]);
     assert!(be16(&frames[0], 40).is_some_and(|mtu| mtu >= 576));
 }

@@ -53,20 +53,20 @@ impl Cut {
 }
 
 /// A reassembly and what it counted.
-struct Bench {
+struct Surroundings {
     reassembly: Reassembly,
     counters: Counters,
     now: Instant,
 }
 
-impl Default for Bench {
+impl Default for Surroundings {
     fn default() -> Self {
         let (reassembly, counters) = (Reassembly::default(), Counters::default());
         Self { reassembly, counters, now: Instant::ZERO }
     }
 }
 
-impl Bench {
+impl Surroundings {
     fn take(&mut self, cut: Cut) -> Result<Option<Vec<u8>>, DropReason> {
         let frame = cut.frame();
         let fragment = Fragment::parse(&frame)?;
@@ -106,13 +106,13 @@ fn rfc_4787_req_14_fragments_in_every_order_make_the_packet() {
     for ipv6 in [false, true] {
         let cuts = three(ipv6);
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            let mut bench = Bench::default();
-            let results = order.map(|i| bench.take(cuts[i]).unwrap());
+            let mut surroundings = Surroundings::default();
+            let results = order.map(|i| surroundings.take(cuts[i]).unwrap());
             assert!(results[0].is_none() && results[1].is_none());
             let whole = results[2].as_ref().unwrap();
             assert_eq!(payload_of(whole, ipv6), payload(0, 45, 0), "{order:?}");
-            assert_eq!(bench.reassembly.next_deadline(), None);
-            assert_eq!(bench.reassembly.bytes, 0);
+            assert_eq!(surroundings.reassembly.next_deadline(), None);
+            assert_eq!(surroundings.reassembly.bytes, 0);
         }
     }
 }
@@ -120,11 +120,11 @@ fn rfc_4787_req_14_fragments_in_every_order_make_the_packet() {
 #[test]
 fn duplicates_are_tolerated() {
     let cuts = three(true);
-    let mut bench = Bench::default();
+    let mut surroundings = Surroundings::default();
     for i in [2, 2, 0, 0, 2] {
-        assert_eq!(bench.take(cuts[i]), Ok(None));
+        assert_eq!(surroundings.take(cuts[i]), Ok(None));
     }
-    assert!(bench.take(cuts[1]).unwrap().is_some());
+    assert!(surroundings.take(cuts[1]).unwrap().is_some());
 }
 
 #[test]
@@ -138,15 +138,18 @@ fn rfc_5722_overlaps_make_the_packet_void_for_good() {
             Cut { ipv6, offset: 0, len: 8, ..CUT },
             Cut { ipv6, offset: 0, len: 24, salt: 1, ..CUT },
         ] {
-            let mut bench = Bench::default();
-            assert_eq!(bench.take(three(ipv6)[0]), Ok(None));
-            assert_eq!(bench.take(second), Err(DropReason::Fragment), "{second:?}");
+            let mut surroundings = Surroundings::default();
+            assert_eq!(surroundings.take(three(ipv6)[0]), Ok(None));
+            assert_eq!(surroundings.take(second), Err(DropReason::Fragment), "{second:?}");
             for cut in three(ipv6) {
-                assert_eq!(bench.take(cut), Err(DropReason::Fragment));
+                assert_eq!(surroundings.take(cut), Err(DropReason::Fragment));
             }
-            bench.now += TIME;
-            assert_eq!(bench.reassembly.expire(bench.now, &bench.counters), Some(vec![]));
-            let results = three(ipv6).map(|cut| bench.take(cut).unwrap());
+            surroundings.now += TIME;
+            assert_eq!(
+                surroundings.reassembly.expire(surroundings.now, &surroundings.counters),
+                Some(vec![])
+            );
+            let results = three(ipv6).map(|cut| surroundings.take(cut).unwrap());
             assert!(results[2].is_some(), "the identification is free again");
         }
     }
@@ -161,52 +164,56 @@ fn two_ends_or_bytes_behind_the_end_make_the_packet_void() {
         Cut { offset: 24, len: 8, ..CUT },
     ] {
         for order in [[end, other], [other, end]] {
-            let mut bench = Bench::default();
-            assert_eq!(bench.take(order[0]), Ok(None));
-            assert_eq!(bench.take(order[1]), Err(DropReason::Fragment), "{order:?}");
+            let mut surroundings = Surroundings::default();
+            assert_eq!(surroundings.take(order[0]), Ok(None));
+            assert_eq!(surroundings.take(order[1]), Err(DropReason::Fragment), "{order:?}");
         }
     }
 }
 
 #[test]
 fn the_ping_of_death_is_refused() {
-    let mut bench = Bench::default();
+    let mut surroundings = Surroundings::default();
     let last = Cut { offset: 65_528, len: 800, more: false, ..CUT };
-    assert_eq!(bench.take(last), Err(DropReason::Fragment));
-    assert_eq!(bench.take(Cut { ipv6: true, ..last }), Err(DropReason::Fragment));
+    assert_eq!(surroundings.take(last), Err(DropReason::Fragment));
+    assert_eq!(surroundings.take(Cut { ipv6: true, ..last }), Err(DropReason::Fragment));
     let exact = Cut { ipv6: true, offset: 65_528, len: 7, more: false, ..CUT };
-    assert_eq!(bench.take(exact), Ok(None));
-    assert_eq!(bench.take(Cut { len: 8, ..exact }), Err(DropReason::Fragment));
+    assert_eq!(surroundings.take(exact), Ok(None));
+    assert_eq!(surroundings.take(Cut { len: 8, ..exact }), Err(DropReason::Fragment));
     // The header counts in IPv4.
-    assert_eq!(bench.take(Cut { ipv6: false, ..exact }), Err(DropReason::Fragment));
+    assert_eq!(surroundings.take(Cut { ipv6: false, ..exact }), Err(DropReason::Fragment));
     let exact = Cut { offset: 65_512, len: 3, more: false, ..CUT };
-    assert_eq!(bench.take(exact), Ok(None));
-    assert_eq!(bench.take(Cut { len: 4, ..exact }), Err(DropReason::Fragment));
+    assert_eq!(surroundings.take(exact), Ok(None));
+    assert_eq!(surroundings.take(Cut { len: 4, ..exact }), Err(DropReason::Fragment));
 }
 
 #[test]
 fn sizes_that_no_fragment_has_are_refused() {
-    let mut bench = Bench::default();
+    let mut surroundings = Surroundings::default();
     for ipv6 in [false, true] {
         for len in [0, 1, 7, 9, 23] {
-            assert_eq!(bench.take(Cut { ipv6, len, ..CUT }), Err(DropReason::Fragment), "{len}");
+            assert_eq!(
+                surroundings.take(Cut { ipv6, len, ..CUT }),
+                Err(DropReason::Fragment),
+                "{len}"
+            );
         }
         let empty = Cut { ipv6, offset: 8, len: 0, more: false, ..CUT };
-        assert_eq!(bench.take(empty), Err(DropReason::Fragment));
+        assert_eq!(surroundings.take(empty), Err(DropReason::Fragment));
     }
-    assert_eq!(bench.reassembly.next_deadline(), None);
+    assert_eq!(surroundings.reassembly.next_deadline(), None);
 }
 
 #[test]
 fn the_smallest_fragments_make_the_largest_packet() {
     for ipv6 in [false, true] {
         let len = if ipv6 { 65_535 } else { 65_515 };
-        let mut bench = Bench::default();
+        let mut surroundings = Surroundings::default();
         let mut whole = None;
         for offset in (0..len).step_by(8).rev() {
             let part = 8.min(len - offset);
             let cut = Cut { ipv6, offset, len: part, more: offset + part < len, ..CUT };
-            whole = bench.take(cut).unwrap();
+            whole = surroundings.take(cut).unwrap();
         }
         assert!(payload_of(&whole.unwrap(), ipv6) == payload(0, len, 0));
     }
@@ -214,15 +221,15 @@ fn the_smallest_fragments_make_the_largest_packet() {
 
 #[test]
 fn rfc_6946_an_atomic_fragment_is_whole_by_itself() {
-    let mut bench = Bench::default();
-    bench.take(three(true)[0]).unwrap();
+    let mut surroundings = Surroundings::default();
+    surroundings.take(three(true)[0]).unwrap();
     for len in [0, 3, 800] {
         let atomic = Cut { ipv6: true, len, more: false, salt: 9, ..CUT };
-        let whole = bench.take(atomic).unwrap().unwrap();
+        let whole = surroundings.take(atomic).unwrap().unwrap();
         assert_eq!(payload_of(&whole, true), payload(0, len, 9));
     }
-    bench.take(three(true)[1]).unwrap();
-    assert!(bench.take(three(true)[2]).unwrap().is_some());
+    surroundings.take(three(true)[1]).unwrap();
+    assert!(surroundings.take(three(true)[2]).unwrap().is_some());
 }
 
 #[test]
@@ -234,68 +241,71 @@ fn a_fragment_within_a_fragment_is_refused() {
 
 #[test]
 fn packets_of_other_identifications_addresses_and_protocols_are_others() {
-    let mut bench = Bench::default();
-    bench.take(three(false)[0]).unwrap();
+    let mut surroundings = Surroundings::default();
+    surroundings.take(three(false)[0]).unwrap();
     for change in [18, 23, 33] {
         let mut frame = three(false)[1].frame();
         frame[change] ^= 1;
         let fragment = Fragment::parse(&frame).unwrap();
-        bench.reassembly.take(&frame, &fragment, bench.now, &bench.counters).unwrap();
+        surroundings
+            .reassembly
+            .take(&frame, &fragment, surroundings.now, &surroundings.counters)
+            .unwrap();
     }
-    bench.take(three(true)[1]).unwrap();
-    assert_eq!(bench.take(three(false)[2]), Ok(None));
-    assert_eq!(bench.reassembly.partials.len(), 5);
-    assert!(bench.take(three(false)[1]).unwrap().is_some());
+    surroundings.take(three(true)[1]).unwrap();
+    assert_eq!(surroundings.take(three(false)[2]), Ok(None));
+    assert_eq!(surroundings.reassembly.partials.len(), 5);
+    assert!(surroundings.take(three(false)[1]).unwrap().is_some());
 }
 
 #[test]
 fn the_time_of_a_packet_runs_from_its_first_fragment() {
-    let mut bench = Bench::default();
-    let start = bench.now;
-    bench.take(three(false)[0]).unwrap();
-    bench.now += Duration::from_secs(20);
-    bench.take(three(false)[1]).unwrap();
-    assert_eq!(bench.reassembly.next_deadline(), Some(start + TIME));
-    assert_eq!(bench.reassembly.expire(bench.now, &bench.counters), None);
-    bench.now = start + TIME;
-    let first = bench.reassembly.expire(bench.now, &bench.counters);
+    let mut surroundings = Surroundings::default();
+    let start = surroundings.now;
+    surroundings.take(three(false)[0]).unwrap();
+    surroundings.now += Duration::from_secs(20);
+    surroundings.take(three(false)[1]).unwrap();
+    assert_eq!(surroundings.reassembly.next_deadline(), Some(start + TIME));
+    assert_eq!(surroundings.reassembly.expire(surroundings.now, &surroundings.counters), None);
+    surroundings.now = start + TIME;
+    let first = surroundings.reassembly.expire(surroundings.now, &surroundings.counters);
     assert_eq!(first, Some(three(false)[0].frame()), "what a time exceeded message quotes");
-    assert_eq!(bench.dropped(DropReason::FragmentTimeout), 1);
-    assert_eq!(bench.reassembly.expire(bench.now, &bench.counters), None);
-    bench.take(three(false)[2]).unwrap();
-    bench.now += TIME;
-    let nothing_to_quote = bench.reassembly.expire(bench.now, &bench.counters);
+    assert_eq!(surroundings.dropped(DropReason::FragmentTimeout), 1);
+    assert_eq!(surroundings.reassembly.expire(surroundings.now, &surroundings.counters), None);
+    surroundings.take(three(false)[2]).unwrap();
+    surroundings.now += TIME;
+    let nothing_to_quote = surroundings.reassembly.expire(surroundings.now, &surroundings.counters);
     assert_eq!(nothing_to_quote, Some(vec![]));
 }
 
 #[test]
 fn rfc_4787_req_14a_a_flood_of_first_fragments_stays_within_its_bounds() {
-    let mut bench = Bench::default();
+    let mut surroundings = Surroundings::default();
     for id in 0..10_000 {
         let first = Cut { id, len: 1480, ..CUT };
-        assert_eq!(bench.take(first), Ok(None));
-        assert!(bench.reassembly.partials.len() <= PACKETS);
-        assert!(bench.reassembly.bytes <= BYTES);
+        assert_eq!(surroundings.take(first), Ok(None));
+        assert!(surroundings.reassembly.partials.len() <= PACKETS);
+        assert!(surroundings.reassembly.bytes <= BYTES);
         // An honest packet in the midst of it.
         if id % 100 == 0 {
-            let honest = three(true).map(|cut| bench.take(Cut { id, ..cut }).unwrap());
+            let honest = three(true).map(|cut| surroundings.take(Cut { id, ..cut }).unwrap());
             assert!(honest[2].is_some());
         }
     }
-    assert_eq!(bench.dropped(DropReason::FragmentLimit), 10_000 - PACKETS as u64);
+    assert_eq!(surroundings.dropped(DropReason::FragmentLimit), 10_000 - PACKETS as u64);
 }
 
 #[test]
 fn large_packets_that_never_end_stay_within_their_bytes() {
-    let mut bench = Bench::default();
+    let mut surroundings = Surroundings::default();
     for id in 0..200 {
         for offset in (0..64_000).step_by(1600) {
-            bench.take(Cut { id, offset, len: 1600, ..CUT }).unwrap();
-            assert!(bench.reassembly.bytes <= BYTES);
+            surroundings.take(Cut { id, offset, len: 1600, ..CUT }).unwrap();
+            assert!(surroundings.reassembly.bytes <= BYTES);
         }
     }
-    let held: usize = bench.reassembly.partials.iter().map(Partial::cost).sum();
-    assert_eq!(held, bench.reassembly.bytes);
+    let held: usize = surroundings.reassembly.partials.iter().map(Partial::cost).sum();
+    assert_eq!(held, surroundings.reassembly.bytes);
     assert!(held > BYTES / 2);
 }
 
@@ -329,7 +339,7 @@ proptest! {
             .zip(ends.iter().copied().chain([len]))
             .map(|(from, to)| Cut { ipv6, offset: *from, len: to - from, more: to < len, ..CUT })
             .collect();
-        let mut bench = Bench::default();
+        let mut surroundings = Surroundings::default();
         // The oracle: which pieces of which packet are there since it was whole last.
         let mut there = [vec![false; pieces.len()], vec![false; pieces.len()]];
         let in_order = (0..pieces.len()).flat_map(|i| [(i, 0), (i, 1)]);
@@ -338,7 +348,7 @@ proptest! {
             let cut = Cut { id, salt: id as u8, ..pieces[piece] };
             let seen = &mut there[usize::from(id)];
             seen[piece] = true;
-            let whole = bench.take(cut).unwrap();
+            let whole = surroundings.take(cut).unwrap();
             prop_assert_eq!(whole.is_some(), seen.iter().all(|seen| *seen));
             if let Some(whole) = whole {
                 seen.fill(false);
@@ -355,15 +365,15 @@ proptest! {
             1..200,
         ),
     ) {
-        let mut bench = Bench::default();
+        let mut surroundings = Surroundings::default();
         for (offset, units, more, ipv6, id) in cuts {
             let cut = Cut { ipv6, id, offset: offset * 8, len: units * 8, more, salt: id as u8 };
-            if let Ok(Some(whole)) = bench.take(cut) {
+            if let Ok(Some(whole)) = surroundings.take(cut) {
                 let whole = payload_of(&whole, ipv6);
                 prop_assert_eq!(&whole, &payload(0, whole.len(), id as u8));
             }
-            let held: usize = bench.reassembly.partials.iter().map(Partial::cost).sum();
-            prop_assert_eq!(held, bench.reassembly.bytes);
+            let held: usize = surroundings.reassembly.partials.iter().map(Partial::cost).sum();
+            prop_assert_eq!(held, surroundings.reassembly.bytes);
         }
     }
 }

@@ -5,10 +5,10 @@ use smoltcp::wire::HardwareAddress;
 
 use super::*;
 use crate::config::Limits;
-use crate::gateway::bench::Bench;
 use crate::gateway::classify::{Verdict, classify};
 use crate::gateway::device::Capabilities;
 use crate::gateway::flows::Flows;
+use crate::gateway::surroundings::Surroundings;
 use crate::gateway::testing::{GATEWAY, GATEWAY_V6, Tcp, link};
 use crate::wire::flag::{ACK, FIN, PSH, SYN};
 
@@ -128,7 +128,7 @@ fn a_closed_window_and_a_guest_that_was_not_heard_are_left_alone() {
 
 /// A flow in virtual time, to whose guest the host has written.
 struct Download {
-    bench: Bench,
+    surroundings: Surroundings,
     flows: Flows,
     /// Where its bytes begin.
     first: u32,
@@ -143,7 +143,7 @@ impl Download {
         interface.set_any_ip(true);
         let mut flows = Flows::new(Limits::default(), interface);
         flows.in_process = true;
-        let mut download = Self { bench: Bench::new(link()), flows, first: 0 };
+        let mut download = Self { surroundings: Surroundings::new(link()), flows, first: 0 };
         download.hear(SYN, 1000, 0, &[2, 4, 5, 0xb4]);
         let [(syn, 0)] = download.sent()[..] else { panic!("no SYN-ACK") };
         download.first = syn.wrapping_add(1);
@@ -161,8 +161,10 @@ impl Download {
         let options = options.to_vec();
         let segment = Tcp { sequence, acknowledges, options, ..Tcp::to(remote, flags) };
         let frame = segment.frame();
-        let Ok(Verdict::Tcp(segment)) = classify(&frame, &self.bench.link) else { unreachable!() };
-        self.bench.turn(|turn| self.flows.segment(frame, &segment, turn));
+        let Ok(Verdict::Tcp(segment)) = classify(&frame, &self.surroundings.link) else {
+            unreachable!()
+        };
+        self.surroundings.turn(|turn| self.flows.segment(frame, &segment, turn));
         self.flows.in_process_news();
     }
 
@@ -173,7 +175,7 @@ impl Download {
     /// Serves the flow, and says what the guest got: sequence number and length.
     fn sent(&mut self) -> Vec<(u32, u32)> {
         while {
-            self.bench.turn(|turn| self.flows.serve(64, turn));
+            self.surroundings.turn(|turn| self.flows.serve(64, turn));
             self.flows.has_work()
         } {}
         let segment = |frame: Vec<u8>| {
@@ -181,16 +183,16 @@ impl Download {
             let sequence = be32(&frame, layout.tcp + 4).unwrap();
             (sequence, (layout.end - layout.payload) as u32)
         };
-        self.bench.frames().into_iter().map(segment).collect()
+        self.surroundings.frames().into_iter().map(segment).collect()
     }
 
     /// The next thing that the guest gets, and when.
     fn next(&mut self) -> (Instant, Vec<(u32, u32)>) {
         loop {
-            self.bench.now = self.flows.next_deadline().unwrap();
+            self.surroundings.now = self.flows.next_deadline().unwrap();
             let sent = self.sent();
             if !sent.is_empty() {
-                return (self.bench.now, sent);
+                return (self.surroundings.now, sent);
             }
         }
     }
@@ -209,7 +211,7 @@ fn what_is_lost_is_sent_again_before_a_second_has_passed_and_again() {
     assert_eq!(download.next(), (at(320), vec![(download.first + 5000, BYTES - 5000)]));
     download.acknowledge(BYTES);
     assert_eq!(download.sent(), []);
-    download.bench.now = at(5000);
+    download.surroundings.now = at(5000);
     assert_eq!(download.sent(), []);
 }
 

@@ -7,12 +7,12 @@ use smoltcp::wire::{HardwareAddress, TcpPacket};
 
 use super::*;
 use crate::config::Limits;
-use crate::gateway::bench::Bench;
 use crate::gateway::classify::{Verdict, classify};
 use crate::gateway::device::Capabilities;
 use crate::gateway::flow::{Flow, Phase};
 use crate::gateway::flows::Flows;
 use crate::gateway::fuzz_flow;
+use crate::gateway::surroundings::Surroundings;
 use crate::gateway::testing::{GATEWAY, Tcp, link};
 use crate::wire::flag::{ACK, FIN, PSH, SYN};
 
@@ -21,7 +21,7 @@ const ROOM: usize = 128 * 1024;
 
 /// A flow of a guest that sends, and a far end that is read by hand.
 struct Upload {
-    bench: Bench,
+    surroundings: Surroundings,
     flows: Flows,
     /// Frames that are received and not done with.
     buffer: Vec<u8>,
@@ -39,13 +39,18 @@ impl Upload {
         flows.in_process = true;
         // The numbers of both ends pass zero.
         let first = 0_u32.wrapping_sub(5000);
-        let mut upload =
-            Self { bench: Bench::new(link()), flows, buffer: Vec::new(), first, ours: 0 };
+        let mut upload = Self {
+            surroundings: Surroundings::new(link()),
+            flows,
+            buffer: Vec::new(),
+            first,
+            ours: 0,
+        };
         let syn = Tcp { sequence: first.wrapping_sub(1), acknowledges: 0, ..upload.segment(SYN) };
         let syn = Tcp { options: [&[2, 4, 5, 0xb4], options].concat(), ..syn };
         let frame = syn.frame();
         let segment = upload.classify(&frame);
-        upload.bench.turn(|turn| upload.flows.segment(frame, &segment, turn));
+        upload.surroundings.turn(|turn| upload.flows.segment(frame, &segment, turn));
         let [said] = &upload.serve()[..] else { panic!("no SYN-ACK") };
         upload.ours = said.sequence.wrapping_add(1);
         upload.hear(ACK, 0, 0);
@@ -59,7 +64,7 @@ impl Upload {
     }
 
     fn classify(&self, frame: &[u8]) -> Segment {
-        match classify(frame, &self.bench.link) {
+        match classify(frame, &self.surroundings.link) {
             Ok(Verdict::Tcp(segment)) => segment,
             other => panic!("{other:?}"),
         }
@@ -77,25 +82,25 @@ impl Upload {
         let at = self.buffer.len()..self.buffer.len() + frame.len();
         self.buffer.extend(&frame);
         let segment = self.classify(&frame);
-        let Self { bench, flows, buffer, .. } = self;
-        assert!(bench.turn(|turn| flows.continue_in_place(buffer, &at, &segment, turn)));
+        let Self { surroundings, flows, buffer, .. } = self;
+        assert!(surroundings.turn(|turn| flows.continue_in_place(buffer, &at, &segment, turn)));
     }
 
     /// Does what there is to do, and says what the guest gets.
     fn serve(&mut self) -> Vec<Answer> {
-        let Self { bench, flows, buffer, .. } = self;
-        bench.turn(|turn| flows.depart(buffer, turn));
+        let Self { surroundings, flows, buffer, .. } = self;
+        surroundings.turn(|turn| flows.depart(buffer, turn));
         buffer.clear();
         while {
-            bench.turn(|turn| flows.serve(64, turn));
+            surroundings.turn(|turn| flows.serve(64, turn));
             flows.has_work()
         } {}
-        bench.frames().iter().map(|frame| Answer::of(frame)).collect()
+        surroundings.frames().iter().map(|frame| Answer::of(frame)).collect()
     }
 
     /// As [`serve`](Self::serve), when the acknowledgement of a small segment is due.
     fn serve_later(&mut self) -> Vec<Answer> {
-        self.bench.now += super::super::ACK_DELAY;
+        self.surroundings.now += super::super::ACK_DELAY;
         self.serve()
     }
 
@@ -173,7 +178,7 @@ fn the_stream_goes_past_smoltcp_and_is_acknowledged() {
         assert_eq!(upload.take(at - 95_461), at);
     }
     assert_eq!(upload.spliced() as usize, at);
-    assert_eq!(upload.bench.stats().tcp_bytes_to_host, at as u64);
+    assert_eq!(upload.surroundings.stats().tcp_bytes_to_host, at as u64);
     assert!(upload.serve_later().is_empty(), "everything is acknowledged");
 }
 

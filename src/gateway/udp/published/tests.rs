@@ -2,15 +2,15 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::config::Builder;
-use crate::gateway::bench::Bench;
 use crate::gateway::classify::{Verdict, classify};
+use crate::gateway::surroundings::Surroundings;
 use crate::gateway::testing::*;
 
 const IDLE: u64 = 300;
 
 /// A published port of the guest's port 7, and what drives it.
 struct Rig {
-    bench: Bench,
+    surroundings: Surroundings,
     published: PublishedUdp,
     /// Where clients send to.
     address: SocketAddr,
@@ -19,12 +19,12 @@ struct Rig {
 
 impl Rig {
     fn new(clients: usize, guest: SocketAddr) -> Self {
-        let mut bench = Bench::new(link_of(Builder::default(), true));
+        let mut surroundings = Surroundings::new(link_of(Builder::default(), true));
         let mut published = PublishedUdp::new(clients, Duration::from_secs(IDLE));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let at = bench.turn(|turn| published.add(socket, guest, turn.registry)).unwrap();
-        Self { bench, published, address, at }
+        let at = surroundings.turn(|turn| published.add(socket, guest, turn.registry)).unwrap();
+        Self { surroundings, published, address, at }
     }
 
     fn ipv4(clients: usize) -> Self {
@@ -36,12 +36,12 @@ impl Rig {
         let mut frames = Vec::new();
         while frames.is_empty() {
             let published = &mut self.published;
-            self.bench.events(|source, event| match source {
+            self.surroundings.events(|source, event| match source {
                 Source::PublishedUdp(at) => published.host_event(at, event),
                 other => panic!("{other:?}"),
             });
-            self.bench.turn(|turn| published.serve(turn));
-            frames = self.bench.frames();
+            self.surroundings.turn(|turn| published.serve(turn));
+            frames = self.surroundings.frames();
         }
         frames
     }
@@ -73,9 +73,9 @@ impl Rig {
         frame[16..18].copy_from_slice(&total);
         frame[23] = 17;
         smoltcp::wire::Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
-        let Ok(Verdict::Udp(head)) = classify(&frame, &self.bench.link) else { panic!() };
+        let Ok(Verdict::Udp(head)) = classify(&frame, &self.surroundings.link) else { panic!() };
         let published = &mut self.published;
-        self.bench.turn(|turn| published.answer(&frame, &head, turn))
+        self.surroundings.turn(|turn| published.answer(&frame, &head, turn))
     }
 }
 
@@ -107,7 +107,7 @@ fn each_client_is_a_port_of_the_gateway_and_gets_its_own_answers() {
     let port = ports[0];
     assert!(rig.published.knows((GUEST, 7).into(), (GATEWAY, port).into()));
     assert!(!rig.published.knows((GUEST, 8).into(), (GATEWAY, port).into()));
-    assert_eq!(rig.bench.stats().udp_clients, 20);
+    assert_eq!(rig.surroundings.stats().udp_clients, 20);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn empty_and_largest_datagrams_pass_both_ways() {
 #[test]
 fn two_clients_with_one_port_number_have_two_ports() {
     let mut rig = Rig::new(100, (GUEST, 7).into());
-    let (link, guest) = (rig.bench.link.clone(), SocketAddr::from((GUEST, 7)));
+    let (link, guest) = (rig.surroundings.link.clone(), SocketAddr::from((GUEST, 7)));
     let one = rig.published.free_side(guest, 5000, &link).unwrap();
     rig.published.by_side.insert(one, 0);
     let two = rig.published.free_side(guest, 5000, &link).unwrap();
@@ -163,19 +163,19 @@ fn clients_are_bounded_and_end_by_silence() {
     let mut rig = Rig::ipv4(4);
     let clients: Vec<_> = (0..10).map(|_| client()).collect();
     let ask = |client| {
-        rig.bench.now += Duration::from_millis(1);
+        rig.surroundings.now += Duration::from_millis(1);
         rig.ask(client, b"x")
     };
     let ports: Vec<_> = clients.iter().map(ask).collect();
     assert_eq!(rig.published.by_side.len(), 4);
-    assert_eq!(rig.bench.stats().dropped(DropReason::MappingLimit), 6);
+    assert_eq!(rig.surroundings.stats().dropped(DropReason::MappingLimit), 6);
     assert!(!rig.answer(ports[0], b"gone") && rig.answer(ports[9], b"there"));
-    rig.bench.pass(IDLE - 1);
+    rig.surroundings.pass(IDLE - 1);
     assert!(rig.answer(ports[8], b"the guest keeps it"));
-    rig.bench.pass(1);
+    rig.surroundings.pass(1);
     let published = &mut rig.published;
-    rig.bench.turn(|turn| published.serve(turn));
-    assert_eq!(rig.bench.stats().udp_clients, 1);
+    rig.surroundings.turn(|turn| published.serve(turn));
+    assert_eq!(rig.surroundings.stats().udp_clients, 1);
     assert!(rig.answer(ports[8], b"x") && !rig.answer(ports[9], b"x"));
 }
 
@@ -185,15 +185,19 @@ fn a_port_that_is_published_no_longer_leaves_nothing_behind() {
         let mut rig = Rig::ipv4(10);
         let port = rig.ask(&client(), b"x");
         let (published, at) = (&mut rig.published, rig.at);
-        let socket =
-            rig.bench.turn(|turn| published.remove(at, turn.registry, turn.counters)).unwrap();
+        let socket = rig
+            .surroundings
+            .turn(|turn| published.remove(at, turn.registry, turn.counters))
+            .unwrap();
         assert_eq!(socket.local_addr().unwrap(), rig.address);
         assert!(!rig.answer(port, b"x"));
-        assert_eq!((rig.published.by_side.len(), rig.bench.stats().udp_clients), (0, 0));
+        assert_eq!((rig.published.by_side.len(), rig.surroundings.stats().udp_clients), (0, 0));
         assert_eq!(rig.published.next_deadline(), None);
         let published = &mut rig.published;
         assert!(
-            rig.bench.turn(|turn| published.remove(at, turn.registry, turn.counters)).is_none()
+            rig.surroundings
+                .turn(|turn| published.remove(at, turn.registry, turn.counters))
+                .is_none()
         );
     }
 }
@@ -214,7 +218,7 @@ fn a_client_that_is_gone_does_not_stop_the_others() {
 #[test]
 fn a_socket_that_waits_for_room_waits_once() {
     let mut rig = Rig::ipv4(8);
-    rig.bench.turn(|turn| {
+    rig.surroundings.turn(|turn| {
         while room_for(turn, false) > 0 {
             assert!(turn.outlet.send(vec![0; 60]));
         }
@@ -223,16 +227,16 @@ fn a_socket_that_waits_for_room_waits_once() {
     for round in 0..20_u8 {
         client.send_to(&[round], rig.address).unwrap();
         let published = &mut rig.published;
-        rig.bench.events(|_, event| published.host_event(rig.at, event));
-        rig.bench.turn(|turn| published.serve(turn));
+        rig.surroundings.events(|_, event| published.host_event(rig.at, event));
+        rig.surroundings.turn(|turn| published.serve(turn));
         assert_eq!((published.starved.len(), published.has_work()), (1, false));
     }
-    rig.bench.frames();
+    rig.surroundings.frames();
     rig.published.room_to_guest();
     while rig.published.has_work() {
         let published = &mut rig.published;
-        rig.bench.turn(|turn| published.serve(turn));
+        rig.surroundings.turn(|turn| published.serve(turn));
     }
-    let payloads: Vec<u8> = rig.bench.frames().iter().map(|frame| frame[42]).collect();
+    let payloads: Vec<u8> = rig.surroundings.frames().iter().map(|frame| frame[42]).collect();
     assert_eq!(payloads, (0..20).collect::<Vec<_>>());
 }

@@ -11,7 +11,7 @@ use crate::metrics::{Counters, Stats};
 use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
 
-pub(crate) struct Bench {
+pub(crate) struct Surroundings {
     queues: Arc<NetworkFrameQueues>,
     counters: Counters,
     poll: mio::Poll,
@@ -20,7 +20,7 @@ pub(crate) struct Bench {
     pub(crate) now: Instant,
 }
 
-impl Bench {
+impl Surroundings {
     pub(crate) fn new(link: Link) -> Self {
         Self {
             queues: NetworkFrameQueues::try_shared(256).unwrap(),
