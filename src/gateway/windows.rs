@@ -112,15 +112,18 @@ impl Share {
         Self { window, receive, send, taken: 0, is_refused: false, written: 0 }
     }
 
-    /// Whether the ring of the receive window may be filled up to `n` bytes after those that were taken out of
-    /// it. Holes count: what fills one later must find room.
-    pub(crate) fn may_receive(&mut self, n: usize, budget: &mut Budget) -> bool {
+    /// How far, up to `n`, the ring of the receive window may be filled after what was taken out of it. Holes
+    /// count: what fills one later must find room.
+    pub(crate) fn may_receive(&mut self, n: usize, budget: &mut Budget) -> usize {
         let through = self.taken.saturating_add(n as u64);
-        let may = through <= self.receive as u64
+        if through <= self.receive as u64
             || self.receive == self.window
-            || budget.grow(&mut self.receive, through, self.window);
-        self.is_refused |= !may;
-        may
+            || budget.grow(&mut self.receive, through, self.window)
+        {
+            return n;
+        }
+        self.is_refused = true;
+        self.receive.saturating_sub(usize::try_from(self.taken).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn has_taken(&mut self, n: usize) {

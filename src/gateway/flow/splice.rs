@@ -77,8 +77,11 @@ impl Splice {
         self.taken = self.taken.wrapping_add(n as u32);
     }
 
-    /// Whether smoltcp may hold data beyond a hole.
-    pub(super) fn has_beyond(&self) -> bool {
+    /// Whether smoltcp may hold data beyond a hole, with nothing in its ring.
+    pub(super) fn has_beyond(&mut self) -> bool {
+        if let Some(next) = self.next(0) {
+            self.beyond.take_if(|beyond| next.wrapping_sub(*beyond) < HALF);
+        }
         self.is_blind || self.beyond.is_some()
     }
 
@@ -109,13 +112,9 @@ impl Splice {
     /// it has had `aboard` more.
     fn is_next(&mut self, numbers: &Numbers, aboard: usize) -> bool {
         let (Some(next), Some((said, _))) = (self.next(0), self.said) else { return false };
-        self.beyond.take_if(|beyond| next.wrapping_sub(*beyond) < HALF);
         // An acknowledgement of what was not sent yet spoils the segment (RFC 9293 section 3.10.7.4).
         let is_sent = said.next.wrapping_sub(numbers.acknowledgement) < HALF;
-        !self.is_blind
-            && self.beyond.is_none()
-            && numbers.sequence == next.wrapping_add(aboard as u32)
-            && is_sent
+        !self.has_beyond() && numbers.sequence == next.wrapping_add(aboard as u32) && is_sent
     }
 
     /// How far a segment goes beyond what smoltcp has; 0 if it does not.
@@ -231,14 +230,18 @@ impl Open {
         let beyond = self.splice.passes(&segment, waiting) as usize;
         if beyond > 0 && has_ended(state) {
             // RFC 9293 section 3.10.7.4: what follows a FIN is no part of the stream. smoltcp would take it.
-            strip(frame, &mut layout, &mut segment);
-        } else if beyond > 0 && !self.share.may_receive(waiting + beyond, budget) {
-            turn.counters.dropped(DropReason::WindowMemory);
-            strip(frame, &mut layout, &mut segment);
-            // The guest hears at once of what is missing, as after any loss (RFC 5681 section 4.2).
-            self.splice.is_owed = true;
-            self.owe(0, turn.now);
-            self.ack.now = true;
+            shorten(frame, &mut layout, &mut segment, usize::MAX);
+        } else if beyond > 0 {
+            let fits = self.share.may_receive(waiting + beyond, budget).saturating_sub(waiting);
+            if fits < beyond {
+                turn.counters.dropped(DropReason::WindowMemory);
+                // As far as there is memory: it may fill a hole, without which nothing would go on.
+                shorten(frame, &mut layout, &mut segment, beyond - fits);
+                // The guest hears at once of what is missing, as after any loss (RFC 5681 section 4.2).
+                self.splice.is_owed = true;
+                self.owe(0, turn.now);
+                self.ack.now = true;
+            }
         }
         let len = segment.payload as u32 + u32::from(segment.fin);
         self.splice.note(&numbers, len, waiting);
@@ -269,16 +272,15 @@ fn has_ended(state: State) -> bool {
     matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait)
 }
 
-/// Makes a mere acknowledgement of a segment.
-fn strip(frame: &mut [u8], layout: &mut TcpLayout, segment: &mut Segment) {
-    let end = layout.payload;
-    layout.set_end(frame, end);
+/// Takes the last `n` bytes of a segment away, or all that it has, and the FIN behind them.
+fn shorten(frame: &mut [u8], layout: &mut TcpLayout, segment: &mut Segment, n: usize) {
+    segment.payload = segment.payload.saturating_sub(n);
+    segment.end = layout.payload + segment.payload;
+    segment.fin = false;
+    layout.set_end(frame, segment.end);
     if let Some(flags) = frame.get_mut(layout.tcp + 13) {
         *flags &= !(flag::FIN | flag::PSH);
     }
-    segment.end = end;
-    segment.payload = 0;
-    segment.fin = false;
 }
 
 /// Moves the numbers by which a segment of smoltcp's acknowledges: its acknowledgement, and the edges of the

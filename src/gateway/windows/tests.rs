@@ -74,18 +74,17 @@ fn what_went_through_the_ring_of_the_receive_window_is_paid_for() {
     let budget = &mut windows.budget;
     let mut receives = |share: &mut Share, n| {
         let may = share.may_receive(n, budget);
-        share.has_taken(if may { n } else { 0 });
+        share.has_taken(may);
         (may, budget.0 / FREE)
     };
-    assert_eq!(receives(&mut share, FREE), (true, 3));
-    assert_eq!(receives(&mut share, 1), (true, 2));
-    assert_eq!(receives(&mut share, FREE), (true, 0));
-    assert_eq!(receives(&mut share, 2 * FREE), (false, 0));
-    assert_eq!(receives(&mut share, FREE - 1), (true, 0));
-    assert_eq!(receives(&mut share, FREE), (true, 0), "what it has it keeps");
-    assert_eq!(receives(&mut share, 1), (false, 0));
+    assert_eq!(receives(&mut share, FREE), (FREE, 3));
+    assert_eq!(receives(&mut share, 1), (1, 2));
+    assert_eq!(receives(&mut share, FREE), (FREE, 0));
+    assert_eq!(receives(&mut share, FREE), (FREE, 0), "what it has it keeps");
+    assert_eq!(receives(&mut share, 2 * FREE), (FREE - 1, 0));
+    assert_eq!(receives(&mut share, 1), (0, 0));
     share.renew(&mut socket);
-    assert_eq!(receives(&mut share, 4 * FREE), (true, 0));
+    assert_eq!(receives(&mut share, 5 * FREE), (4 * FREE, 0));
     windows.give(socket, &share);
     assert_eq!(windows.budget.0, 3 * FREE);
 }
@@ -95,7 +94,7 @@ fn a_full_share_is_for_ever() {
     let mut windows = windows(MIB, MIB);
     let (_socket, mut share) = share(&mut windows);
     for _ in 0..3 {
-        assert!(share.may_receive(usize::MAX, &mut windows.budget));
+        assert_eq!(share.may_receive(usize::MAX, &mut windows.budget), usize::MAX);
         share.has_taken(usize::MAX);
         assert_eq!(windows.budget.0, FREE);
     }

@@ -32,10 +32,14 @@ struct Upload {
 
 impl Upload {
     fn new(options: &[u8]) -> Self {
+        Self::with_limits(options, Limits::default())
+    }
+
+    fn with_limits(options: &[u8], limits: Limits) -> Self {
         let config = InterfaceConfig::new(HardwareAddress::Ip);
         let mut interface = Interface::new(config, &mut Capabilities, Instant::ZERO);
         interface.set_any_ip(true);
-        let mut flows = Flows::new(Limits::default(), interface);
+        let mut flows = Flows::new(limits, interface);
         flows.in_process = true;
         // The numbers of both ends pass zero.
         let first = 0_u32.wrapping_sub(5000);
@@ -274,6 +278,31 @@ fn the_guests_end_comes_after_its_bytes() {
     assert!(upload.flows.in_process_end().unwrap().guest_has_ended());
     assert_eq!(upload.take(0), 10_000);
     assert_eq!(upload.spliced(), 10_000);
+}
+
+#[test]
+fn a_hole_is_filled_without_memory_for_what_is_behind_it() {
+    let limits = Limits { tcp_memory: 0, ..Limits::default() };
+    let mut upload = Upload::with_limits(&[], limits);
+    for at in [0, 60_000, 120_000] {
+        upload.hear(ACK, at, 60_000);
+    }
+    upload.serve();
+    assert_eq!(upload.take(0), ROOM);
+    upload.serve();
+    let at = upload.take(ROOM);
+    assert_eq!(at, 180_000, "it has had most of its share");
+    upload.hear(ACK, at + 5000, 5000);
+    upload.serve();
+    // More than there is room for, and no way past smoltcp, which has what is behind the hole.
+    upload.hear(ACK, at, 60_000);
+    upload.serve();
+    assert_eq!(upload.surroundings.stats().dropped(DropReason::WindowMemory), 1);
+    let then = upload.take(at);
+    assert!(then >= at + 10_000, "{then}");
+    upload.hear(ACK, then, 60_000);
+    upload.serve();
+    assert_eq!(upload.take(then), then + 60_000);
 }
 
 #[test]
