@@ -124,7 +124,7 @@ impl Splice {
         if segment.payload > 0 && beyond < HALF { beyond } else { 0 }
     }
 
-    /// smoltcp gets these bytes.
+    /// smoltcp gets these bytes. It keeps no FIN beyond a hole.
     fn note(&mut self, numbers: &Numbers, len: u32, waiting: usize) {
         self.heard = Some((numbers.acknowledgement, numbers.window));
         let Some(next) = self.next(waiting) else {
@@ -243,8 +243,7 @@ impl Open {
                 self.ack.now = true;
             }
         }
-        let len = segment.payload as u32 + u32::from(segment.fin);
-        self.splice.note(&numbers, len, waiting);
+        self.splice.note(&numbers, segment.payload as u32, waiting);
         Some(Rest { frame, segment })
     }
 

@@ -306,6 +306,20 @@ fn a_hole_is_filled_without_memory_for_what_is_behind_it() {
 }
 
 #[test]
+fn an_end_beyond_a_hole_is_not_kept() {
+    let mut upload = Upload::new(&[]);
+    upload.hear(ACK | FIN, 10_000, 0);
+    upload.serve();
+    upload.hear(ACK, 0, 10_000);
+    upload.serve();
+    assert_eq!(upload.spliced(), 10_000);
+    assert!(!upload.flows.in_process_end().unwrap().guest_has_ended());
+    upload.hear(ACK | FIN, 10_000, 0);
+    upload.serve();
+    assert!(upload.flows.in_process_end().unwrap().guest_has_ended());
+}
+
+#[test]
 fn nothing_follows_the_guests_end() {
     let mut upload = Upload::new(&[]);
     for at in [0, 60_000, 120_000] {
