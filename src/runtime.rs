@@ -65,7 +65,8 @@ impl Runtime {
     }
 
     pub(crate) fn start_on_stream(config: Config, stream: UnixStream) -> Result<Self, StartError> {
-        bridge::prepare(&stream).map_err(|error| StartError::Host("the VMM's stream", error))?;
+        bridge::prepare(&stream, config.offload)
+            .map_err(|error| StartError::Host("the VMM's stream", error))?;
         let queues =
             NetworkFrameQueues::with_bounds(config.limits.queue_frames, config.limits.queue_bytes)
                 .map_err(|error| StartError::Host("eventfd", error))?;

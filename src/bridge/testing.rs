@@ -127,7 +127,7 @@ impl Tcp {
 /// A link: our end as the runtime prepares it, and the VMM's.
 pub(crate) fn link() -> (Arc<UnixStream>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    prepare(&ours).unwrap();
+    prepare(&ours, crate::config::Offload::None).unwrap();
     (Arc::new(ours), theirs)
 }
 

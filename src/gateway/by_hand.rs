@@ -59,7 +59,7 @@ impl Nic {
     /// What the host reports.
     pub fn new(builder: Builder, stream: UnixStream) -> io::Result<Self> {
         let config = builder.into_config_for_tests();
-        bridge::prepare(&stream)?;
+        bridge::prepare(&stream, config.offload)?;
         let stream = Arc::new(stream);
         let (frames, bytes) = (config.limits.queue_frames, config.limits.queue_bytes);
         let queues = NetworkFrameQueues::with_bounds(frames, bytes)?;
