@@ -67,13 +67,15 @@ impl End {
         let mut sent = 0;
         for slice in slices {
             match self.send(slice) {
-                Ok(n) => sent += n,
+                Ok(n) => {
+                    sent += n;
+                    if n < slice.len() {
+                        break;
+                    }
+                }
                 Err(error) if sent == 0 => return Err(error),
                 // It comes again.
                 Err(_) => break,
-            }
-            if sent < slice.len() {
-                break;
             }
         }
         Ok(sent)
@@ -97,3 +99,6 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
