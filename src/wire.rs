@@ -111,6 +111,29 @@ pub(crate) fn fill_tcp_checksum(frame: &mut [u8], layout: &TcpLayout) {
     put16(frame, layout.tcp + 16, !checksum::fold(sum));
 }
 
+/// Goes through the options of a TCP segment (RFC 9293 section 3.1): kind and value of each that is whole. Ends
+/// at the first that is not.
+#[cfg(feature = "runtime")]
+pub(crate) fn for_each_option(segment: &mut [u8], mut each: impl FnMut(u8, &mut [u8])) {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    let end = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4).min(segment.len());
+    let mut at = 20;
+    while at < end {
+        let length = match segment.get(at..end) {
+            Some([NO_OPERATION, ..]) => 1,
+            Some([kind, length, ..]) if *kind != END && *length >= 2 => usize::from(*length),
+            _ => return,
+        };
+        if let Some([kind, _, value @ ..]) = segment.get_mut(at..(at + length).min(end))
+            && value.len() + 2 == length
+        {
+            each(*kind, value);
+        }
+        at += length;
+    }
+}
+
 /// A length that a 16-bit field holds. A caller's frame is never longer than 65,550 bytes, and its
 /// IP packet never longer than 65,535; this saturates rather than wraps should that not hold.
 fn length16(len: usize) -> u16 {

@@ -7,6 +7,9 @@ use crate::wire::{self, flag};
 const LARGEST_V4: u16 = 65_535 - 40;
 const LARGEST_V6: u16 = 65_535 - 60;
 
+/// The option's kind.
+const MSS: u8 = 2;
+
 /// The MSS of a peer that names none (RFC 9293 section 3.7.1).
 const DEFAULT_MSS: u16 = 536;
 
@@ -44,19 +47,11 @@ pub(crate) fn clamp_mss(segment: &mut [u8], most: u16) {
 /// Replaces the value of each MSS option of a segment. A hostile SYN has more than one, and smoltcp
 /// goes by the last.
 fn for_each_mss(segment: &mut [u8], mut replace: impl FnMut(u16) -> u16) {
-    let end = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4).min(segment.len());
-    let mut at = 20;
-    while at < end {
-        match segment.get_mut(at..end) {
-            Some([1, ..]) => at += 1,
-            Some([2, 4, high, low, ..]) => {
-                [*high, *low] = replace(u16::from_be_bytes([*high, *low])).to_be_bytes();
-                at += 4;
-            }
-            Some([kind, length, ..]) if *kind != 0 && *length >= 2 => at += usize::from(*length),
-            _ => return,
+    wire::for_each_option(segment, |kind, value| {
+        if let (MSS, [high, low]) = (kind, value) {
+            [*high, *low] = replace(u16::from_be_bytes([*high, *low])).to_be_bytes();
         }
-    }
+    });
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::gateway::device::Said;
 use crate::gateway::flows::Turn;
 use crate::gateway::windows::Budget;
 use crate::metrics::DropReason;
-use crate::wire::{TcpLayout, be16, be32, flag, put32, tcp_layout};
+use crate::wire::{TcpLayout, be16, be32, flag, for_each_option, put32, tcp_layout};
 
 /// Where smoltcp's numbering of the guest's stream stands.
 #[derive(Debug, Default)]
@@ -289,21 +289,11 @@ pub(crate) fn renumber(segment: &mut [u8], shift: u32) {
         return;
     }
     add(segment, 8, shift);
-    let end = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4).min(segment.len());
-    let mut at = 20;
-    while at < end {
-        match segment.get(at..end) {
-            Some([1, ..]) => at += 1,
-            Some([kind, length, ..]) if *kind != 0 && *length >= 2 => {
-                let next = at + usize::from(*length);
-                if *kind == SACK {
-                    (at + 2..next.min(end)).step_by(4).for_each(|edge| add(segment, edge, shift));
-                }
-                at = next;
-            }
-            _ => return,
+    for_each_option(segment, |kind, value| {
+        if kind == SACK {
+            (0..value.len()).step_by(4).for_each(|edge| add(value, edge, shift));
         }
-    }
+    });
 }
 
 /// The option of RFC 2018 section 3.
