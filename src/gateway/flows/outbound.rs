@@ -6,9 +6,8 @@ use super::{Flows, Turn};
 use crate::gateway::answer::{answer_failure, answer_unreachable, answer_with_reset};
 use crate::gateway::buffer_end::BufferEnd;
 use crate::gateway::classify::Segment;
-use crate::gateway::device::LinkDevice;
 use crate::gateway::end::End;
-use crate::gateway::flow::{FlowId, Open, Phase};
+use crate::gateway::flow::{self, FlowId, Open, Phase};
 use crate::gateway::host::{ConnectError, HostSocket};
 use crate::gateway::icmp::Unreachable;
 use crate::gateway::mss::tell_mss;
@@ -133,14 +132,13 @@ impl Flows {
             // A fresh socket and a port that is not zero: it listens.
             let _ = socket.listen(local);
         });
+        let mut open = Open::new(socket, host.take(), mss);
         if let Some(packet) = syn.get(ETHERNET..segment.end) {
-            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet, 0);
             let interface = &mut self.interface;
-            socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
+            flow::ingress(&mut open, interface, turn.link, turn.outlet, packet, turn.now);
         }
-        let host = host.take();
         turn.outlet.queues.recycle(std::mem::take(syn));
-        flow.phase = Phase::Open(Box::new(Open::new(socket, host, mss)));
+        flow.phase = Phase::Open(Box::new(open));
         flow.ready.writable = true;
         turn.counters.tcp_established.add(1);
         true

@@ -6,9 +6,8 @@ use smoltcp::wire::{IpAddress, IpListenEndpoint};
 use super::{Flows, Turn};
 use crate::gateway::answer::{answer_failure, answer_with_reset};
 use crate::gateway::classify::Segment;
-use crate::gateway::device::LinkDevice;
 use crate::gateway::end::End;
-use crate::gateway::flow::{FlowId, Open, Phase};
+use crate::gateway::flow::{self, FlowId, Open, Phase};
 use crate::gateway::host::ConnectError;
 use crate::gateway::mss::tell_mss;
 use crate::metrics::{Counters, DropReason};
@@ -55,13 +54,12 @@ impl Flows {
             // A fresh socket and a port that is not zero: it listens.
             let _ = socket.listen(IpListenEndpoint { addr, port: key.remote.port() });
         });
+        let mut open = Open::new(socket, Some(End::Relay(Box::new(end))), mss);
         if let Some(packet) = frame.get(ETHERNET..segment.end) {
-            let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet, 0);
             let interface = &mut self.interface;
-            socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
+            flow::ingress(&mut open, interface, turn.link, turn.outlet, packet, turn.now);
         }
         let id = self.next_id();
-        let open = Open::new(socket, Some(End::Relay(Box::new(end))), mss);
         self.insert(id, key, Phase::Open(Box::new(open)), turn);
         if let Some(flow) = self.flow_mut(id) {
             flow.ready.writable = true;
