@@ -10,6 +10,13 @@
 //! 5. wait in one epoll over the bell and the host sockets, until the next deadline; do not wait if a
 //!    budget ran out, nor if the bell would not arm
 //!
+//! # Moderation
+//!
+//! A guest acknowledges every second segment of a download, and its VMM hands over one frame at a time. A
+//! turn for each would cost more than the download. So, as a NIC holds its interrupts back, the poll loop
+//! waits for [`PAUSE`] on its bell alone after a turn that left the VMM with [much to receive](Halves::is_ahead):
+//! what it could send sooner would only lie in the stream. What the bell rings for is not held back.
+//!
 //! Budgets bound each step, so a flood of frames delays timers, other flows and shutdown by a turn and
 //! no more.
 
@@ -102,6 +109,9 @@ pub(crate) use self::reassembly::fuzz_fragments;
 /// Events that one wait returns.
 const EVENTS: usize = 256;
 
+/// How long events are held back while the VMM has much to receive.
+const PAUSE: time::Duration = time::Duration::from_micros(250);
+
 /// Commands of other threads that one turn carries out.
 const COMMANDS: usize = 64;
 
@@ -137,7 +147,7 @@ impl Gateway {
         tap: Option<Tap>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        // Edge-triggered and never read: see `wake`, "Level, edge and the token".
+        // Edge-triggered: see `wake`, "Level, edge and the token".
         poll.registry().register(
             &mut SourceFd(&queues.guest_wake.as_fd().as_raw_fd()),
             Source::Bell.into(),
@@ -237,11 +247,19 @@ impl Gateway {
             _ => self.halves.as_ref().is_some_and(Halves::may_receive),
         };
         let has_work = has_frames || self.network.has_work() || !self.control.is_empty();
-        Ok(if has_work || !self.queues.guest_wake.arm() {
-            Some(time::Duration::ZERO)
-        } else {
-            self.until_next_deadline()
-        })
+        if has_work || !self.queues.guest_wake.arm() || self.pause() {
+            return Ok(Some(time::Duration::ZERO));
+        }
+        Ok(self.until_next_deadline())
+    }
+
+    /// Holds events back for a moment if that delays nothing; `true` if the armed bell has rung.
+    fn pause(&self) -> bool {
+        if !self.halves.as_ref().is_some_and(Halves::is_ahead) {
+            return false;
+        }
+        let most = self.until_next_deadline().map_or(PAUSE, |next| next.min(PAUSE));
+        self.queues.guest_wake.wait_for(most)
     }
 
     /// Notes what the kernel has said, and takes back the ends of the stream that are free.

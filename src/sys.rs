@@ -11,4 +11,4 @@ mod poll;
 
 pub(crate) use event_fd::EventFd;
 #[cfg(feature = "runtime")]
-pub(crate) use poll::poll_writable;
+pub(crate) use poll::{poll_writable, unreceived};

@@ -44,11 +44,13 @@
 //! # Level, edge and the token
 //!
 //! A bridge thread has the eventfd in a poll(2) set, which is level-triggered, and takes the token
-//! on each return. The poll loop has it in an edge-triggered epoll set and never reads it: the
+//! on each return. The poll loop has it in an edge-triggered epoll set and need not read it: the
 //! kernel queues an edge for every write(2) to an eventfd, also to one that is readable already,
 //! and holds it until an epoll_wait returns it. Both behave as an auto-reset event, which is what
 //! the models check; and in both, any return from the wait leads to a take, so no token carries
-//! anything that could be lost with it.
+//! anything that could be lost with it. That is why the poll loop may also wait on the eventfd alone for a
+//! moment (`gateway`, "Moderation"), and take a token whose edge epoll still has: an edge without a token is
+//! not reported, and the next write queues another.
 
 use std::fmt;
 use std::io;
@@ -172,6 +174,13 @@ impl WakePipe {
         self.bell.event.wait();
     }
 
+    /// As [`wait`](Self::wait), but not for longer than `most`; says whether somebody woke the waiter. If
+    /// not, it is still armed.
+    #[cfg(all(feature = "runtime", not(loom)))]
+    pub(crate) fn wait_for(&self, most: std::time::Duration) -> bool {
+        self.bell.event.wait_for(most)
+    }
+
     /// Whether shutdown has begun, without taking any note.
     pub(crate) fn is_down(&self) -> bool {
         self.bell.state.load(Ordering::Acquire) & DOWN != 0
@@ -241,5 +250,23 @@ impl Wakes {
     /// Shutdown has begun: drain what there is and leave. Stays true for good.
     pub fn is_down(self) -> bool {
         self.0 & DOWN != 0
+    }
+}
+
+#[cfg(all(test, feature = "runtime", not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_that_ended_without_a_wake_leaves_the_waiter_armed() {
+        let bell = WakePipe::try_new().unwrap();
+        assert!(bell.arm());
+        assert!(!bell.wait_for(Duration::ZERO));
+        bell.wake();
+        assert!(bell.wait_for(Duration::MAX), "it was not armed, or the wake was lost");
+        assert!(!bell.wait_for(Duration::ZERO), "the token was not taken");
+        assert!(bell.take().any());
     }
 }

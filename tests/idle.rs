@@ -169,6 +169,39 @@ fn while_everything_waits_for_the_guest() {
     let _ = flow.read(&mut [0; 1]);
 }
 
+/// What the guest sends is taken all the same, at once and for long: only its own side is full.
+#[test]
+fn while_the_vmm_receives_nothing() {
+    let (runtime, wire) = start(Runtime::builder().host_loopback(true));
+    let (server, datagrams) = (Server::new(), bound());
+    let mut raw = Raw::new(wire);
+    const WIDE: &[u8] = &[2, 4, 0x05, 0xb4, 1, 3, 3, 14];
+    // Eight windows are more than the stream and the queue hold.
+    let mut flows: Vec<_> = (0..16)
+        .map(|n| {
+            raw.open_with(5000 + n, server.address, WIDE);
+            server.accept()
+        })
+        .collect();
+    let block = pattern(1 << 20);
+    for flow in &mut flows {
+        flow.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut blocks = 0;
+        while flow.write_all(&block).is_ok() {
+            blocks += 1;
+            assert!(blocks < 64, "the flow takes everything");
+        }
+    }
+    let address = gateway(datagrams.local_addr().unwrap().port());
+    for n in 0..100_u32 {
+        raw.wire.send(&Datagram::new(5007, address, &n.to_be_bytes()).frame());
+        let mut received = [0; 4];
+        datagrams.recv_from(&mut received).unwrap();
+        assert_eq!(u32::from_be_bytes(received), n);
+    }
+    sleeps_unread(&runtime);
+}
+
 #[test]
 fn while_many_mappings_wait_for_room_that_no_datagram_fits() {
     const MAPPINGS: u16 = 150;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -12,6 +12,11 @@ use mio::{Interest, Registry, Token};
 use crate::bridge::{HandOver, Progress, Received, Receiver, Sender};
 use crate::error::StopReason;
 use crate::sync::Arc;
+use crate::sys::unreceived;
+
+/// How much the VMM has to receive yet when the poll loop takes its time: more than even frames of 64 KiB
+/// bring it in [`PAUSE`](super::PAUSE).
+const AHEAD: usize = 512 * 1024;
 
 /// The halves that the poll loop holds at the moment.
 #[derive(Debug)]
@@ -132,6 +137,15 @@ impl Halves {
         unwatched
     }
 
+    /// Whether the VMM has much to receive yet: nothing that the poll loop might send now would get to the
+    /// guest soon.
+    pub(crate) fn is_ahead(&self) -> bool {
+        match &self.sender {
+            Some(sender) => unreceived(sender.stream().as_fd()) >= AHEAD,
+            None => true,
+        }
+    }
+
     pub(crate) fn has_sender(&self) -> bool {
         self.sender.is_some()
     }
@@ -148,5 +162,44 @@ impl Halves {
             self.hand_over.lend_sender(sender);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::config::Offload;
+    use crate::queues::NetworkFrameQueues;
+
+    #[test]
+    fn the_poll_loop_is_ahead_while_the_vmm_has_much_to_receive() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        crate::bridge::prepare(&ours, Offload::None).unwrap();
+        let stream = Arc::new(ours);
+        let queues = NetworkFrameQueues::try_shared(1024).unwrap();
+        let receiver = Receiver::new(Arc::clone(&stream), Offload::None, Arc::default());
+        let sender = Sender::new(stream, Arc::clone(&queues), 1514, Arc::default());
+        let mut halves = Halves::new(receiver, sender, HandOver::new(Arc::clone(&queues)));
+        let push = |frames| {
+            let mut batch = queues.push_to_guest();
+            (0..frames).for_each(|_| batch.push(vec![0; 1514]).unwrap());
+        };
+        push(10);
+        halves.send().unwrap();
+        assert!(!halves.is_ahead());
+        push(400);
+        halves.send().unwrap();
+        assert!(halves.is_ahead());
+        let mut received = vec![0; 410 * 1518];
+        theirs.read_exact(&mut received).unwrap();
+        assert!(!halves.is_ahead());
+        while halves.has_sender() {
+            push(100);
+            halves.send().unwrap();
+        }
+        assert!(halves.is_ahead());
     }
 }

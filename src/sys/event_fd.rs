@@ -56,6 +56,16 @@ impl EventFd {
         let _ = poll::poll_one(self.as_fd());
         self.clear();
     }
+
+    /// As [`wait`](Self::wait), but not for longer than `most`; says whether there was a token.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn wait_for(&self, most: std::time::Duration) -> bool {
+        let readable = poll::poll_one_for(self.as_fd(), most);
+        if readable {
+            self.clear();
+        }
+        readable
+    }
 }
 
 impl AsFd for EventFd {
