@@ -254,8 +254,8 @@ impl Gateway {
     }
 
     /// Holds events back for a moment if that delays nothing; `true` if the armed bell has rung.
-    fn pause(&self) -> bool {
-        if !self.halves.as_ref().is_some_and(Halves::is_ahead) {
+    fn pause(&mut self) -> bool {
+        if !self.halves.as_mut().is_some_and(Halves::is_ahead) {
             return false;
         }
         let most = self.until_next_deadline().map_or(PAUSE, |next| next.min(PAUSE));

@@ -21,6 +21,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use socket2::SockRef;
@@ -31,6 +32,7 @@ use crate::error::StopReason;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
+use crate::sys::unreceived;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +60,8 @@ pub(crate) struct Sender {
     queues: Arc<NetworkFrameQueues>,
     counters: Arc<Counters>,
     load: Load,
+    /// No more bytes than this lie in the stream, as far as is known without asking the kernel.
+    in_stream: usize,
     /// The peer has closed its end.
     is_gone: bool,
     /// The memory of the slices of a call, empty between calls.
@@ -73,7 +77,7 @@ impl Sender {
         counters: Arc<Counters>,
     ) -> Self {
         let load = Load::new(max_frame.min(MAX_FRAME));
-        Self { stream, queues, counters, load, is_gone: false, slices: Vec::new() }
+        Self { stream, queues, counters, load, in_stream: 0, is_gone: false, slices: Vec::new() }
     }
 
     /// Sends what is left of the last call, then all that the queue has, until the stream is full.
@@ -91,7 +95,10 @@ impl Sender {
                 return Ok(Progress::Idle);
             }
             match self.send_once() {
-                Ok(n) => self.load.advance(n, &self.counters),
+                Ok(n) => {
+                    self.in_stream = self.in_stream.saturating_add(n);
+                    self.load.advance(n, &self.counters);
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => return Ok(Progress::Blocked),
@@ -109,6 +116,15 @@ impl Sender {
 
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
+    }
+
+    /// Whether the peer has `bytes` or more to receive yet. The kernel is asked when that can be, so a small
+    /// request costs no system call more.
+    pub(crate) fn is_ahead_by(&mut self, bytes: usize) -> bool {
+        if self.in_stream >= bytes {
+            self.in_stream = unreceived(self.stream.as_fd());
+        }
+        self.in_stream >= bytes
     }
 
     fn discard(&mut self) {

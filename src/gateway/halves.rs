@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -12,7 +12,6 @@ use mio::{Interest, Registry, Token};
 use crate::bridge::{HandOver, Progress, Received, Receiver, Sender};
 use crate::error::StopReason;
 use crate::sync::Arc;
-use crate::sys::unreceived;
 
 /// How much the VMM has to receive yet when the poll loop takes its time: more than even frames of 64 KiB
 /// bring it in [`PAUSE`](super::PAUSE).
@@ -139,11 +138,8 @@ impl Halves {
 
     /// Whether the VMM has much to receive yet: nothing that the poll loop might send now would get to the
     /// guest soon.
-    pub(crate) fn is_ahead(&self) -> bool {
-        match &self.sender {
-            Some(sender) => unreceived(sender.stream().as_fd()) >= AHEAD,
-            None => true,
-        }
+    pub(crate) fn is_ahead(&mut self) -> bool {
+        self.sender.as_mut().is_none_or(|sender| sender.is_ahead_by(AHEAD))
     }
 
     pub(crate) fn has_sender(&self) -> bool {
