@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The project's checks, the same by hand and on CI.
 #
-#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | counts | fuzz | all
+#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | spec | counts | fuzz | all
 #                      bench | bench-update | lab
 #
 # Not part of all: bench prints what each part of the per-packet path costs, in time and in instructions.
@@ -127,7 +127,7 @@ do_lint() {
         "${clippy[@]}" --manifest-path fuzz/Cargo.toml -- -D warnings
     step 'lint, lab' env CARGO_TARGET_DIR="$target/lab" \
         "${clippy[@]}" --manifest-path lab/Cargo.toml -- -D warnings
-    step 'lint, scripts' shellcheck -x -P lab .ci/run ci.sh lab/*.sh
+    step 'lint, scripts' shellcheck -x -P lab .ci/run ci.sh lab/*.sh loom-tests/spec/*.sh
     step 'the comparison is what its raw figures give' comparison
 }
 
@@ -174,6 +174,10 @@ do_loom() {
         cargo test --locked -p framegate-loom-tests --release -- --nocapture
 }
 
+do_spec() {
+    step 'specification: Spin, and its broken variants' loom-tests/spec/check.sh
+}
+
 # Only counts can fail: times are another thing on every machine, and on a busy one.
 do_counts() {
     step 'benches: each part once' benches test --release --all-targets
@@ -210,6 +214,7 @@ do_all() {
     do_demo
     do_netns
     do_loom
+    do_spec
     do_counts
     do_fuzz
 }

@@ -232,6 +232,9 @@ impl Gateway {
         if let Err(error) = self.dispatch(events) {
             return Err(StopReason::HostFault("watch the stream", error.kind()));
         }
+        if let (true, Some(halves)) = (wakes.is_down(), &mut self.halves) {
+            halves.take_back();
+        }
         let ended = self.turn(wakes.is_down());
         let reason = match &ended {
             Ended::Link(reason) => Some(reason.clone()),

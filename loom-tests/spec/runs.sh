@@ -86,10 +86,9 @@ broken send 'deadlock delivered' "$small NO_SPACE_WAKE"
 harmless send 'safety ends' 'FRAMES=5 STREAM=2 LATE_ONLY NO_RING_FOR_FRAMES'
 # What was pushed before the shutdown is sent as far as the stream takes it, or a send was tried.
 small='FRAMES=2 LOAD=1 STREAM=1'
-holds send 'safety' "$small BORROW_AT_THE_END"
-broken send 'assertion' "$small BORROW_AT_THE_END NO_RECLAIM_AT_THE_END"
-# A fault of the code as it stands: README.md, "What it found".
-broken send 'assertion' "$small"
+holds send 'safety' "$small"
+broken send 'assertion' "$small NO_RECLAIM_AT_THE_END"
+broken send 'assertion' "$small NO_BORROW_AT_THE_END"
 
 # The byte pipe of a relay thread
 holds pipe 'safety delivered ends' 'FRAMES=10'

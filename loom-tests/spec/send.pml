@@ -187,7 +187,7 @@ proctype PollLoop() {
     :: true ->
         atomic { take(gateway, wakes); is_refused = is_refused && !(wakes & SPACE); wakes = wakes & DOWN }
         take_out(from_writer, POLL_LOOP);
-#ifdef BORROW_AT_THE_END
+#ifndef NO_BORROW_AT_THE_END
         /* The writer may have left before the half came to it. */
         if
         :: wakes && !has_half -> take_out(to_writer, POLL_LOOP)

@@ -22,6 +22,10 @@
 //! * The poll loop pushes to the queue whoever has the send half, and looks for the half after that. If
 //!   it is there, it sends. If not, the writer has it, and the ring for the frames finds it; or it is on
 //!   the way back, and the ring for the half brings the poll loop round again, to send.
+//!
+//! At the shutdown each thread leaves once it has seen it, and either may be first. So each looks, in its
+//! last turn, for a send half that the other has left behind: the writer for one that was given back, the
+//! poll loop for one that was lent.
 
 use super::receiver::Receiver;
 use super::sender::Sender;

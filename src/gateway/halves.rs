@@ -66,6 +66,14 @@ impl Halves {
         Ok(())
     }
 
+    /// In the last turn: takes the send half back if it was lent and nobody has borrowed it. The writer may
+    /// have left before it was lent.
+    pub(crate) fn take_back(&mut self) {
+        if self.sender.is_none() {
+            self.sender = self.hand_over.borrow_sender();
+        }
+    }
+
     /// The kernel says that the stream has become readable.
     pub(crate) fn readable(&mut self, event: &Event) {
         self.is_readable = true;
@@ -169,6 +177,34 @@ mod tests {
     use super::*;
     use crate::config::Offload;
     use crate::queues::NetworkFrameQueues;
+
+    #[test]
+    fn a_half_that_no_writer_has_borrowed_is_taken_back() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        crate::bridge::prepare(&ours, Offload::None).unwrap();
+        let stream = Arc::new(ours);
+        let queues = NetworkFrameQueues::try_shared(1024).unwrap();
+        let receiver = Receiver::new(Arc::clone(&stream), Offload::None, Arc::default());
+        let sender = Sender::new(stream, Arc::clone(&queues), 1514, Arc::default());
+        let hand_over = HandOver::new(Arc::clone(&queues));
+        let mut halves = Halves::new(receiver, sender, Arc::clone(&hand_over));
+        let mut pushed = 0;
+        while halves.has_sender() {
+            pushed += 1;
+            queues.push_to_guest().push(vec![0; 1514]).unwrap();
+            halves.send().unwrap();
+        }
+        let mut received = vec![0; (pushed - 1) * 1518];
+        theirs.read_exact(&mut received).unwrap();
+        halves.take_back();
+        halves.send().unwrap();
+        received.truncate(1518);
+        theirs.read_exact(&mut received).unwrap();
+
+        halves.sender = None;
+        halves.take_back();
+        assert!(!halves.has_sender(), "there was none to take");
+    }
 
     #[test]
     fn the_poll_loop_is_ahead_while_the_vmm_has_much_to_receive() {
