@@ -2,11 +2,12 @@
 # The project's checks, the same by hand and on CI.
 #
 #   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | spec | counts | fuzz | all
-#                      bench | bench-update | lab
+#                      loom-full | bench | bench-update | lab
 #
-# Not part of all: bench prints what each part of the per-packet path costs, in time and in instructions.
-# counts is its second half, and fails if a count has risen above benches/instructions.txt, which
-# bench-update writes anew. lab measures framegate beside its peers, one round.
+# Not part of all: loom-full explores the models further than loom, in less than an hour. bench prints
+# what each part of the per-packet path costs, in time and in instructions. counts is its second half,
+# and fails if a count has risen above benches/instructions.txt, which bench-update writes anew. lab
+# measures framegate beside its peers, one round.
 #
 # Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
 # keep the others from running, and makes the whole fail.
@@ -169,9 +170,19 @@ do_netns() {
         --test-threads=1 --nocapture
 }
 
+# SET: quick or full.
+loom_models() {
+    RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" FRAMEGATE_LOOM="$1" \
+        timeout --kill-after=10 3600 \
+        cargo test --locked -p framegate-loom-tests --release --test models
+}
+
 do_loom() {
-    step 'loom models' env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" \
-        cargo test --locked -p framegate-loom-tests --release -- --nocapture
+    step 'loom models' loom_models quick
+}
+
+do_loom-full() {
+    step 'loom models, explored as far as they end' loom_models full
 }
 
 do_spec() {

@@ -1,0 +1,40 @@
+//! The models, a file for each. See `framegate_loom_tests` for how they are run, and `--help` for how to
+//! run some of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // All of this is test.
+
+/// Declares the models' files and gathers what they hold.
+macro_rules! models {
+    ($($file:ident),* $(,)?) => {
+        $(#[cfg(loom)] mod $file;)*
+
+        #[cfg(loom)]
+        fn models() -> Vec<&'static framegate_loom_tests::Model> {
+            [$($file::MODELS),*].concat()
+        }
+    };
+}
+
+models! {
+    m1a_spsc_wake_one,
+    m1b_spsc_wake_two,
+    m2_two_producers,
+    m3_shutdown_vs_arm,
+    m3b_shutdown_unarmed,
+    m4_push_then_shutdown,
+    m5_socket_and_ring,
+    m6_back_pressure,
+    m6b_back_pressure_to_guest,
+    m7_weakest_source,
+    pipe_end_after_last_byte,
+    pipe_reset_frees_both,
+}
+
+#[cfg(loom)]
+fn main() -> std::process::ExitCode {
+    framegate_loom_tests::run(&models())
+}
+
+#[cfg(not(loom))]
+fn main() {
+    println!("the models run with RUSTFLAGS=\"--cfg loom\"");
+}
