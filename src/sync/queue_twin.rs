@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::hint::spin_loop;
 use loom::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -14,20 +15,23 @@ struct Slot<T> {
     stamp: AtomicUsize,
     /// Loom checks every access to this cell for races. The value lies beside it, behind a lock
     /// that loom does not see, that is never held across a step of a model, and that orders
-    /// nothing in one.
+    /// nothing in one. As long as it lies there loom tracks it: a value that is never dropped fails
+    /// the model.
     access: UnsafeCell<()>,
     #[allow(clippy::disallowed_types)]
-    value: std::sync::Mutex<Option<T>>,
+    value: std::sync::Mutex<Option<Track<T>>>,
 }
 
 impl<T> Slot<T> {
     fn put(&self, value: T) {
+        let value = Track::new(value);
         self.access
             .with_mut(|_| *self.value.lock().unwrap_or_else(|e| e.into_inner()) = Some(value));
     }
 
     fn take(&self) -> Option<T> {
-        self.access.with_mut(|_| self.value.lock().unwrap_or_else(|e| e.into_inner()).take())
+        let take = |_| self.value.lock().unwrap_or_else(|e| e.into_inner()).take();
+        self.access.with_mut(take).map(Track::into_inner)
     }
 }
 
@@ -38,6 +42,8 @@ pub struct ArrayQueue<T> {
     tail: AtomicUsize,
     slots: Box<[Slot<T>]>,
     one_lap: usize,
+    /// See [`begin`](Self::begin).
+    begun: AtomicUsize,
 }
 
 impl<T> ArrayQueue<T> {
@@ -59,7 +65,16 @@ impl<T> ArrayQueue<T> {
             tail: AtomicUsize::new(0),
             slots,
             one_lap: (capacity + 1).next_power_of_two(),
+            begun: AtomicUsize::new(0),
         }
+    }
+
+    /// Where every operation begins. Loom tries a change before another thread's load only if it finds
+    /// that load as the last access to the word. A thread that loads a word before it changes it finds
+    /// its own load, and so do all operations here: orders would be missing (tokio-rs/loom#166). A
+    /// relaxed read-modify-write has loom try all orders of operations, and orders nothing itself.
+    fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The position after `at`: the next index of this lap, or index 0 of the next lap.
@@ -81,6 +96,7 @@ impl<T> ArrayQueue<T> {
     /// # Errors
     /// `Err(value)` when the queue is full.
     pub fn push(&self, value: T) -> Result<(), T> {
+        self.begin();
         let mut tail = self.tail.load(Ordering::Relaxed);
         loop {
             let Some(slot) = self.slot(tail) else { return Err(value) };
@@ -118,6 +134,7 @@ impl<T> ArrayQueue<T> {
 
     /// Removes the oldest value, or returns `None` when the queue is empty.
     pub fn pop(&self) -> Option<T> {
+        self.begin();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let slot = self.slot(head)?;
@@ -160,6 +177,7 @@ impl<T> ArrayQueue<T> {
 
     /// Whether the queue held nothing at some moment during the call: a hint, as crossbeam's is.
     pub fn is_empty(&self) -> bool {
+        self.begin();
         let head = self.head.load(Ordering::SeqCst);
         let tail = self.tail.load(Ordering::SeqCst);
         tail == head
@@ -167,6 +185,7 @@ impl<T> ArrayQueue<T> {
 
     /// Whether the queue was full at some moment during the call: a hint, as crossbeam's is.
     pub fn is_full(&self) -> bool {
+        self.begin();
         let tail = self.tail.load(Ordering::SeqCst);
         let head = self.head.load(Ordering::SeqCst);
         head.wrapping_add(self.one_lap) == tail
