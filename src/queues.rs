@@ -45,6 +45,8 @@
 //! rings; that the ring is not lost is the argument of [`wake`](crate::wake).
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use crate::pool::FramePool;
 use crate::sync::{Arc, ArrayQueue, AtomicU32, AtomicUsize, Ordering};
@@ -145,6 +147,18 @@ impl NetworkFrameQueues {
         self.guest_wake.is_down()
     }
 
+    /// Does the work of one of the threads. However it ends, by return or by panic, `left` hears how, and
+    /// then the shutdown begins, so that the other threads leave as well.
+    #[doc(hidden)]
+    pub fn work_until_shutdown<R>(
+        &self,
+        work: impl FnOnce() -> R,
+        left: impl FnOnce(thread::Result<R>),
+    ) {
+        let _shutdown = ShutdownOnDrop(self);
+        left(catch_unwind(AssertUnwindSafe(work)));
+    }
+
     /// The bell that tells the producer of `guest_to_host` that there is room again: the bridge's
     /// reader, or an embedder's device thread, waits on it when a push was refused.
     pub fn guest_space(&self) -> &WakePipe {
@@ -194,6 +208,15 @@ impl NetworkFrameQueues {
     /// Hands a popped frame's buffer back for use by [`buffer`](Self::buffer).
     pub fn recycle(&self, buffer: Vec<u8>) {
         self.pool.give(buffer);
+    }
+}
+
+/// Begins the shutdown when it goes, also when what comes before that panics.
+struct ShutdownOnDrop<'q>(&'q NetworkFrameQueues);
+
+impl Drop for ShutdownOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.begin_shutdown();
     }
 }
 

@@ -157,16 +157,17 @@ impl Runtime {
         let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || {
-                let reason = catch_unwind(AssertUnwindSafe(work))
-                    .unwrap_or_else(|panic| StopReason::WorkerPanicked(name, message(&*panic)));
-                match &reason {
-                    StopReason::HostFault(..) | StopReason::WorkerPanicked(..) => {
-                        error!("{name}: {reason}");
+                queues.work_until_shutdown(work, |left| {
+                    let reason = left
+                        .unwrap_or_else(|panic| StopReason::WorkerPanicked(name, message(&*panic)));
+                    match &reason {
+                        StopReason::HostFault(..) | StopReason::WorkerPanicked(..) => {
+                            error!("{name}: {reason}");
+                        }
+                        reason => debug!("{name}: {reason}"),
                     }
-                    reason => debug!("{name}: {reason}"),
-                }
-                end.came(reason);
-                queues.begin_shutdown();
+                    end.came(reason);
+                });
             })
             .map_err(|error: io::Error| StartError::Host("a thread", error))?;
         self.threads.push(thread);

@@ -2,13 +2,17 @@
 //! one or two in a model, as many as there is time for elsewhere.
 
 mod back_pressure;
+mod budget;
 mod pipe;
 mod producers;
+mod relay;
 mod shutdown;
 
 pub use back_pressure::{BackPressure, back_pressure_from_guest, back_pressure_to_guest};
+pub use budget::{Budgeted, budget};
 pub use pipe::{OneWay, one_way};
 pub use producers::{Produced, producers};
+pub use relay::{Relay, Relayed, Reset, echo, guest_ends_first, service_ends_first};
 pub use shutdown::{Stopped, push_then_shutdown};
 
 /// Frame number `number` of the producer `from`.

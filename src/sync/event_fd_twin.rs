@@ -2,6 +2,7 @@
 
 use std::io;
 
+use loom::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex};
 
 /// What the kernel knows: the eventfd's counter, and one more descriptor of the same poll set.
@@ -18,6 +19,11 @@ struct Kernel {
 pub struct EventFd {
     kernel: Mutex<Kernel>,
     changed: Condvar,
+    /// Loom checks that every use of the descriptor comes before its close.
+    descriptor: UnsafeCell<()>,
+    /// Behind a lock that loom does not see, so that it orders nothing in a model.
+    #[allow(clippy::disallowed_types)]
+    is_closed: std::sync::Mutex<bool>,
 }
 
 impl EventFd {
@@ -26,7 +32,32 @@ impl EventFd {
     /// # Errors
     /// Never: the twin takes the signature of the real call.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { kernel: Mutex::new(Kernel::default()), changed: Condvar::new() })
+        Ok(Self {
+            kernel: Mutex::new(Kernel::default()),
+            changed: Condvar::new(),
+            descriptor: UnsafeCell::new(()),
+            is_closed: false.into(),
+        })
+    }
+
+    /// Uses the descriptor, in a system call.
+    fn touch(&self) {
+        let is_closed = self.descriptor.with(|_| *self.lock_closed());
+        assert!(
+            !is_closed,
+            "a descriptor was used that is closed: it may be somebody else's by now"
+        );
+    }
+
+    /// As close(2) does, once.
+    pub(crate) fn close(&self) {
+        let was = self.descriptor.with_mut(|_| std::mem::replace(&mut *self.lock_closed(), true));
+        assert!(!was, "a descriptor was closed twice");
+    }
+
+    #[allow(clippy::disallowed_types)]
+    fn lock_closed(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.is_closed.lock().unwrap_or_else(|error| error.into_inner())
     }
 
     fn kernel(&self) -> loom::sync::MutexGuard<'_, Kernel> {
@@ -38,6 +69,7 @@ impl EventFd {
 
     /// Makes the descriptor readable.
     pub(crate) fn signal(&self) {
+        self.touch();
         let mut kernel = self.kernel();
         kernel.token = true;
         kernel.writes += 1;
@@ -54,6 +86,7 @@ impl EventFd {
     /// Sleeps until the eventfd or the other descriptor is readable, takes what is readable, and
     /// says whether the other descriptor was. There is no time-out: a wake that was lost deadlocks.
     pub(crate) fn wait(&self) -> bool {
+        self.touch();
         let mut kernel = self.kernel();
         while !kernel.token && !kernel.other {
             kernel.sleeps += 1;
@@ -74,5 +107,14 @@ impl EventFd {
     /// How many times a waiter really slept.
     pub fn sleeps(&self) -> usize {
         self.kernel().sleeps
+    }
+}
+
+impl Drop for EventFd {
+    fn drop(&mut self) {
+        // Loom must not be asked for more while a failure unwinds.
+        if !std::thread::panicking() {
+            self.close();
+        }
     }
 }

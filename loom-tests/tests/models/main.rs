@@ -25,8 +25,21 @@ models! {
     m6_back_pressure,
     m6b_back_pressure_to_guest,
     m7_weakest_source,
+    m7b_weakest_source_of_room,
+    m8_handle_lifetime,
+    m9_two_shutdowns,
+    m10_ring_storm,
+    m11_shutdown_full_queue,
+    m12_frame_leak,
+    m13_panic,
+    m14_budget,
+    queue_order,
+    queue_full_and_empty,
+    queue_drop,
     pipe_end_after_last_byte,
     pipe_reset_frees_both,
+    pipe_both_directions,
+    pipe_reset_of_both,
 }
 
 #[cfg(loom)]
