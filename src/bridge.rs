@@ -1,5 +1,5 @@
 //! Frames between the VMM's stream and the poll loop: the two halves of the stream, and the two threads
-//! that run a half while the poll loop can't ([`hand_over`]).
+//! that run a half while the poll loop can't ([`hand_over`](crate::hand_over)).
 //!
 //! # What the VMM does on its side
 //!
@@ -36,7 +36,6 @@ mod receiver;
 mod cut;
 mod sender;
 
-mod hand_over;
 mod reader;
 mod writer;
 
@@ -47,8 +46,10 @@ mod check;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use hand_over::HandOver;
 pub(crate) use reader::Reader;
 pub(crate) use receiver::{Received, Receiver};
-pub(crate) use sender::{Progress, Sender};
+pub(crate) use sender::Sender;
 pub(crate) use writer::{Writer, prepare};
+
+/// Where the halves of the VMM's stream change hands.
+pub(crate) type HandOver = crate::hand_over::HandOver<Receiver, Sender>;

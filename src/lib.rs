@@ -24,7 +24,8 @@
 //! | [`wake`] | the bell: state word, eventfd, and why no wake is lost |
 //! | [`queues`] | [`NetworkFrameQueues`]: two bounded queues, their wakes, shutdown |
 //! | [`pipe`] | [`BytePipe`]: bytes between the poll loop and a relay thread |
-//! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; who runs which end of the stream |
+//! | `hand_over` | who runs which end of the VMM's stream: the poll loop, the reader, the writer |
+//! | `bridge` | libkrun's and QEMU's stream framing; merge and cut; the two threads |
 //! | `policy` | [`Policy`]: where the guest may go; rules, floor, names, events |
 //! | `gateway` | the poll loop: classify, ARP and NDP, echo, TCP flows, policy |
 //! | `publish` | [`Publish`]: ports of the host that lead to the guest |
@@ -66,6 +67,8 @@ println!("the network stopped: {why}");
 "#
 )]
 
+#[doc(hidden)] // Not API: for the models.
+pub mod hand_over;
 pub mod pipe;
 pub mod queues;
 pub mod wake;

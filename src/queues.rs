@@ -353,8 +353,8 @@ impl Batch<'_> {
     }
 
     /// Ends the batch without a ring. For a producer that drains the queue itself, and does so next.
-    #[cfg(feature = "runtime")]
-    pub(crate) fn end_unheard(&mut self) {
+    #[doc(hidden)]
+    pub fn end_unheard(&mut self) {
         self.pushed = false;
     }
 }

@@ -84,9 +84,8 @@ impl Runtime {
             ),
             Arc::clone(&hand_over),
         );
-        let reader =
-            Reader::new(Arc::clone(&queues), &config, Arc::clone(counters), Arc::clone(&hand_over));
-        let writer = Writer::new(queues, hand_over);
+        let reader = Reader::new(queues, &config, Arc::clone(counters), Arc::clone(&hand_over));
+        let writer = Writer::new(hand_over);
         runtime.spawn_gateway(&config, Some(halves))?;
         runtime.spawn("framegate-rx", move || reader.run())?;
         runtime.spawn("framegate-tx", move || writer.run())?;

@@ -2,10 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! The poll loop lends it the receive half ([`hand_over`](super::hand_over)). A turn goes through two
+//! The poll loop lends it the receive half ([`hand_over`](crate::hand_over)). A turn goes through two
 //! steps, each only when the one before it has nothing left, so that frames stay in order and no more is
 //! held than one buffer: *deliver* what was received, *receive*. It ends when the stream is empty or the
-//! queue is full. Around it is the loop of [`wake`](crate::wake): take, turn, arm, sleep.
+//! queue is full. Around it is [`HandOver::run_reader`], the loop of [`wake`](crate::wake): take, turn, arm,
+//! sleep.
 //!
 //! * **The stream is empty.** The half goes back to the poll loop, with a ring, after all its frames.
 //! * **The queue is full** ([`Overflow::Backpressure`]). The thread sleeps on the bell, which the
@@ -21,10 +22,11 @@
 //! everything. So the poll loop makes room, and the reader gets to the end of the stream. To watch for
 //! the hang-up here could only lose frames, or spin, since poll reports it for as long as it lasts.
 
-use super::hand_over::HandOver;
+use super::HandOver;
 use super::receiver::{Received, Receiver};
 use crate::config::{Config, Overflow};
 use crate::error::StopReason;
+use crate::hand_over::Want;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
@@ -41,13 +43,6 @@ pub(crate) struct Reader {
     overflow: Overflow,
 }
 
-/// What a turn ended for want of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    Bytes,
-    Room,
-}
-
 impl Reader {
     pub(crate) fn new(
         queues: Arc<NetworkFrameQueues>,
@@ -60,25 +55,9 @@ impl Reader {
 
     /// Receives whenever it is lent the receive half, until the link or the runtime ends; says why.
     pub(crate) fn run(self) -> StopReason {
-        let bell = self.queues.guest_space();
-        let mut half: Option<Receiver> = None;
         let mut refused = None;
-        loop {
-            if bell.take().is_down() {
-                return StopReason::Requested;
-            }
-            half = half.or_else(|| self.hand_over.borrow_receiver());
-            if let Some(mut receiver) = half.take() {
-                match self.turn(&mut receiver, &mut refused) {
-                    Ok(Want::Bytes) => self.hand_over.give_back_receiver(receiver),
-                    Ok(Want::Room) => half = Some(receiver),
-                    Err(reason) => return reason,
-                }
-            }
-            if bell.arm() {
-                bell.wait();
-            }
-        }
+        let turn = |receiver: &mut Receiver| self.turn(receiver, &mut refused);
+        self.hand_over.run_reader(StopReason::Requested, turn)
     }
 
     /// `refused`: the frame that the queue had no room for.

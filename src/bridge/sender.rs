@@ -29,6 +29,7 @@ use socket2::SockRef;
 use super::cut::{Segment, cut};
 use super::framing::{self, MAX_FRAME, MIN_FRAME};
 use crate::error::StopReason;
+use crate::hand_over::Progress;
 use crate::metrics::{Counters, DropReason};
 use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
@@ -43,15 +44,6 @@ const LOAD_BYTES: usize = 512 * 1024;
 
 /// The wire frames of one call: two slices each, and the kernel takes 1,024 (IOV_MAX).
 const FRAMES_PER_CALL: usize = 512;
-
-/// Why [`Sender::send`] came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// The queue is empty and everything was sent.
-    Idle,
-    /// The stream is full; there is something left to send when it is writable.
-    Blocked,
-}
 
 /// Owns the send half of the stream.
 #[derive(Debug)]

@@ -12,8 +12,7 @@ use smoltcp::wire::{
 };
 
 use super::framing::prefix;
-use super::hand_over::HandOver;
-use super::prepare;
+use super::{HandOver, prepare};
 use crate::error::StopReason;
 use crate::sync::Arc;
 use crate::wire::flag;

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! The poll loop lends it the send half ([`hand_over`](super::hand_over)). It goes round the loop of
-//! [`wake`](crate::wake): take, send all there is, sleep. What breaks the sleep depends on why there is
-//! nothing more to do:
+//! The poll loop lends it the send half ([`hand_over`](crate::hand_over)). It goes round
+//! [`HandOver::run_writer`], the loop of [`wake`](crate::wake): take, send all there is, sleep. What breaks
+//! the sleep depends on why there is nothing more to do:
 //!
 //! * The queue is empty: the half goes back to the poll loop, with a ring. The thread arms and sleeps on
 //!   its bell, until it is lent the half again.
@@ -21,13 +21,13 @@ use std::os::unix::net::UnixStream;
 
 use socket2::SockRef;
 
-use super::hand_over::HandOver;
-use super::sender::{Progress, Sender};
+use super::HandOver;
+use super::sender::Sender;
 use crate::config::Offload;
 use crate::error::StopReason;
-use crate::queues::NetworkFrameQueues;
 use crate::sync::Arc;
 use crate::sys::poll_writable;
+use crate::wake::WakePipe;
 
 #[cfg(test)]
 mod tests;
@@ -54,52 +54,26 @@ pub(crate) fn prepare(stream: &UnixStream, offload: Offload) -> io::Result<()> {
 /// The writer's thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    queues: Arc<NetworkFrameQueues>,
     hand_over: Arc<HandOver>,
 }
 
 impl Writer {
-    pub(crate) fn new(queues: Arc<NetworkFrameQueues>, hand_over: Arc<HandOver>) -> Self {
-        Self { queues, hand_over }
+    pub(crate) fn new(hand_over: Arc<HandOver>) -> Self {
+        Self { hand_over }
     }
 
     /// Sends whenever it is lent the send half, until the runtime ends; says why.
     pub(crate) fn run(self) -> StopReason {
-        let bell = &self.queues.host_wake;
-        let mut half: Option<Sender> = None;
-        loop {
-            let wakes = bell.take();
-            half = half.or_else(|| self.hand_over.borrow_sender());
-            if wakes.is_down() {
-                // The poll loop may have left before the half came back to it.
-                half = half.or_else(|| self.hand_over.reclaim_sender());
-            }
-            let progress = match &mut half {
-                Some(sender) => sender.send(),
-                None => Ok(Progress::Idle),
-            };
-            match (progress, half.take()) {
-                (Err(reason), _) => return reason,
-                _ if wakes.is_down() => return StopReason::Requested,
-                (Ok(Progress::Blocked), Some(sender)) => {
-                    match poll_writable(bell.as_fd(), sender.stream().as_fd()) {
-                        Ok(true) => bell.clear(),
-                        Ok(false) => {}
-                        Err(error) => {
-                            return StopReason::HostFault("wait for the stream", error.kind());
-                        }
-                    }
-                    half = Some(sender);
-                }
-                (Ok(_), sender) => {
-                    if let Some(sender) = sender {
-                        self.hand_over.give_back_sender(sender);
-                    }
-                    if bell.arm() {
-                        bell.wait();
-                    }
-                }
-            }
-        }
+        self.hand_over.run_writer(StopReason::Requested, Sender::send, wait_for_room)
     }
+}
+
+/// Sleeps, without having armed, until the stream has room or the shutdown begins.
+fn wait_for_room(bell: &WakePipe, sender: &Sender) -> Result<(), StopReason> {
+    match poll_writable(bell.as_fd(), sender.stream().as_fd()) {
+        Ok(true) => bell.clear(),
+        Ok(false) => {}
+        Err(error) => return Err(StopReason::HostFault("wait for the stream", error.kind())),
+    }
+    Ok(())
 }

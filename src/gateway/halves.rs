@@ -1,5 +1,5 @@
 //! The poll loop's part in the bridge: the ends of the stream that it holds, and when it lends them out.
-//! Why that is sound stands in [`hand_over`](crate::bridge).
+//! Why that is sound stands in [`hand_over`](crate::hand_over).
 
 use std::io;
 use std::ops::Range;
@@ -9,8 +9,9 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::bridge::{HandOver, Progress, Received, Receiver, Sender};
+use crate::bridge::{HandOver, Received, Receiver, Sender};
 use crate::error::StopReason;
+use crate::hand_over::Progress;
 use crate::sync::Arc;
 
 /// How much the VMM has to receive yet when the poll loop takes its time: more than even frames of 64 KiB

@@ -5,6 +5,7 @@ use super::super::check::decode;
 use super::super::testing::{Running, Tcp, eventually, lend_again, link, opaque, stream};
 use super::*;
 use crate::metrics::Counters;
+use crate::queues::NetworkFrameQueues;
 
 struct Setup {
     theirs: UnixStream,
@@ -22,7 +23,7 @@ fn start(send_buffer: usize, capacity: usize) -> Setup {
     let hand_over = HandOver::new(Arc::clone(&queues));
     hand_over.lend_sender(sender);
     lend_again(&hand_over);
-    let writer = Writer::new(Arc::clone(&queues), hand_over);
+    let writer = Writer::new(hand_over);
     Setup { theirs, queues, counters, thread: Running::spawn(|| writer.run()) }
 }
 
@@ -137,7 +138,7 @@ fn frames_queued_before_the_shutdown_are_sent() {
         }
         leave(&hand_over, sender);
         queues.begin_shutdown();
-        assert!(matches!(Writer::new(queues, hand_over).run(), StopReason::Requested));
+        assert!(matches!(Writer::new(hand_over).run(), StopReason::Requested));
         let mut received = vec![0; stream(&frames).len()];
         theirs.read_exact(&mut received).unwrap();
         assert_eq!(decode(&received, &[]), (frames, None));
