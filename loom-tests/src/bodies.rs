@@ -2,18 +2,24 @@
 //! one or two in a model, as many as there is time for elsewhere.
 
 mod back_pressure;
+mod bridge;
 mod budget;
 mod pipe;
 mod producers;
 mod relay;
 mod shutdown;
+mod stream;
+mod whole;
 
 pub use back_pressure::{BackPressure, back_pressure_from_guest, back_pressure_to_guest};
+pub use bridge::{Nic, PollLoop};
 pub use budget::{Budgeted, budget};
 pub use pipe::{OneWay, one_way};
 pub use producers::{Produced, producers};
 pub use relay::{Relay, Relayed, Reset, echo, guest_ends_first, service_ends_first};
 pub use shutdown::{Stopped, push_then_shutdown};
+pub use stream::Stream;
+pub use whole::{Whole, delivered, stopped};
 
 /// Frame number `number` of the producer `from`.
 pub fn frame(from: usize, number: usize) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use framegate::{BytePipe, NetworkFrameQueues, PipeRead, WakePipe};
 
 use super::{Ledger, frame};
-use crate::threads::{Arc, spawn};
+use crate::threads::{Arc, Portable, spawn};
 use crate::waiter::{Waiter, serve};
 
 /// Both directions of one relay.
@@ -135,7 +135,7 @@ impl PollLoop {
 
 fn relay(
     chunks: usize,
-    service: impl FnOnce(&Relay) + Send + 'static,
+    service: impl FnOnce(&Relay) + Portable + 'static,
     mut turn: impl FnMut(&mut PollLoop) -> bool,
 ) -> Relayed {
     let relay = Relay::new(1);

@@ -40,6 +40,8 @@ models! {
     pipe_reset_frees_both,
     pipe_both_directions,
     pipe_reset_of_both,
+    whole,
+    halves,
 }
 
 #[cfg(loom)]
