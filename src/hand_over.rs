@@ -104,6 +104,11 @@ impl<R, S> HandOver<R, S> {
         self.to_writer.pop()
     }
 
+    /// The poll loop, in its last turn, takes back a send half that was lent and that nobody has borrowed.
+    pub fn take_back_sender(&self) -> Option<S> {
+        self.to_writer.pop()
+    }
+
     /// The writer gives the send half back.
     pub fn give_back_sender(&self, half: S) {
         put(&self.from_writer, half);

@@ -71,7 +71,7 @@ impl Halves {
     /// have left before it was lent.
     pub(crate) fn take_back(&mut self) {
         if self.sender.is_none() {
-            self.sender = self.hand_over.borrow_sender();
+            self.sender = self.hand_over.take_back_sender();
         }
     }
 

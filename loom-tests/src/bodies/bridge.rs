@@ -269,6 +269,9 @@ impl PollLoop {
             self.is_readable = true;
         }
         self.sender = self.sender.take().or_else(|| self.nic.hand_over.reclaim_sender());
+        if wakes.is_down() {
+            self.sender = self.sender.take().or_else(|| self.nic.hand_over.take_back_sender());
+        }
         let got = self.got.len();
         let drained = self.take_from_queue();
         let over_budget =
