@@ -212,7 +212,7 @@ impl WakePipe {
 
     /// Sleeps on the bell and on the other descriptor of the poll set; `true` if that was readable.
     pub fn wait_with_other(&self) -> bool {
-        self.bell.event.wait()
+        self.bell.event.wait_with_other()
     }
 }
 

@@ -83,12 +83,21 @@ impl EventFd {
         self.changed.notify_one();
     }
 
-    /// Sleeps until the eventfd or the other descriptor is readable, takes what is readable, and
-    /// says whether the other descriptor was. There is no time-out: a wake that was lost deadlocks.
-    pub(crate) fn wait(&self) -> bool {
+    /// Sleeps until the eventfd is readable, and takes its token. There is no time-out: a wake that was
+    /// lost deadlocks.
+    pub(crate) fn wait(&self) {
+        self.wait_for(|kernel| kernel.token);
+    }
+
+    /// As [`wait`](Self::wait), or until the other descriptor is readable; says whether that was.
+    pub(crate) fn wait_with_other(&self) -> bool {
+        std::mem::take(&mut self.wait_for(|kernel| kernel.token || kernel.other).other)
+    }
+
+    fn wait_for(&self, is_ready: fn(&Kernel) -> bool) -> loom::sync::MutexGuard<'_, Kernel> {
         self.touch();
         let mut kernel = self.kernel();
-        while !kernel.token && !kernel.other {
+        while !is_ready(&kernel) {
             kernel.sleeps += 1;
             kernel = match self.changed.wait(kernel) {
                 Ok(kernel) => kernel,
@@ -96,7 +105,7 @@ impl EventFd {
             };
         }
         kernel.token = false;
-        std::mem::take(&mut kernel.other)
+        kernel
     }
 
     /// How many times the eventfd was written: what a wake costs in system calls.

@@ -42,8 +42,8 @@ pub struct ArrayQueue<T> {
     tail: AtomicUsize,
     slots: Box<[Slot<T>]>,
     one_lap: usize,
-    /// See [`begin`](Self::begin).
-    begun: AtomicUsize,
+    /// See [`switch`](Self::switch).
+    switches: AtomicUsize,
 }
 
 impl<T> ArrayQueue<T> {
@@ -65,16 +65,17 @@ impl<T> ArrayQueue<T> {
             tail: AtomicUsize::new(0),
             slots,
             one_lap: (capacity + 1).next_power_of_two(),
-            begun: AtomicUsize::new(0),
+            switches: AtomicUsize::new(0),
         }
     }
 
-    /// Where every operation begins. Loom tries a change before another thread's load only if it finds
+    /// A place where loom switches threads: the beginning of every operation, and between two loads that
+    /// are SeqCst and so never stale. Loom tries a change before another thread's load only if it finds
     /// that load as the last access to the word. A thread that loads a word before it changes it finds
     /// its own load, and so do all operations here: orders would be missing (tokio-rs/loom#166). A
-    /// relaxed read-modify-write has loom try all orders of operations, and orders nothing itself.
-    fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+    /// relaxed read-modify-write has loom try all orders, and orders nothing itself.
+    fn switch(&self) {
+        self.switches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The position after `at`: the next index of this lap, or index 0 of the next lap.
@@ -96,7 +97,7 @@ impl<T> ArrayQueue<T> {
     /// # Errors
     /// `Err(value)` when the queue is full.
     pub fn push(&self, value: T) -> Result<(), T> {
-        self.begin();
+        self.switch();
         let mut tail = self.tail.load(Ordering::Relaxed);
         loop {
             let Some(slot) = self.slot(tail) else { return Err(value) };
@@ -134,7 +135,7 @@ impl<T> ArrayQueue<T> {
 
     /// Removes the oldest value, or returns `None` when the queue is empty.
     pub fn pop(&self) -> Option<T> {
-        self.begin();
+        self.switch();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let slot = self.slot(head)?;
@@ -177,16 +178,18 @@ impl<T> ArrayQueue<T> {
 
     /// Whether the queue held nothing at some moment during the call: a hint, as crossbeam's is.
     pub fn is_empty(&self) -> bool {
-        self.begin();
+        self.switch();
         let head = self.head.load(Ordering::SeqCst);
+        self.switch();
         let tail = self.tail.load(Ordering::SeqCst);
         tail == head
     }
 
     /// Whether the queue was full at some moment during the call: a hint, as crossbeam's is.
     pub fn is_full(&self) -> bool {
-        self.begin();
+        self.switch();
         let tail = self.tail.load(Ordering::SeqCst);
+        self.switch();
         let head = self.head.load(Ordering::SeqCst);
         head.wrapping_add(self.one_lap) == tail
     }

@@ -46,5 +46,7 @@ pub fn producers(count: usize, frames: usize) -> Produced {
     for producer in producers {
         producer.join().unwrap();
     }
+    let space = queues.guest_space().take();
+    assert!(!space.any(), "a producer that was never refused was rung for room");
     Produced { consumer, most_at_once }
 }

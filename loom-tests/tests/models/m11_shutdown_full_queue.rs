@@ -14,7 +14,7 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "M11",
     claim: "a shutdown frees a producer that waits on a full queue; no frame lost or doubled",
-    bounds: Bounds { quick: Some(2), full: Some(4) },
+    bounds: Bounds { quick: Some(2), full: Some(3) },
     cases: &["slept_on_a_full_queue", "had_room_in_time", "refused_by_shutdown"],
     run: |_| {},
 };

@@ -11,7 +11,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M13",
     claim: "a thread that panics begins the shutdown; the others drain, leave and find its reason",
-    bounds: Bounds { quick: Some(3), full: None },
+    bounds: Bounds { quick: Some(3), full: Some(7) },
     cases: &["poll_loop_slept", "writer_slept", "frame_with_shutdown", "awake"],
     run: panicking_reader,
 }];

@@ -7,7 +7,7 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M14",
     claim: "a budget that ran out strands no frame: no arm; the room that it made is rung for",
-    bounds: Bounds { quick: Some(3), full: Some(5) },
+    bounds: Bounds { quick: Some(3), full: Some(6) },
     cases: &["over_budget", "consumer_slept", "producer_slept"],
     run: budget_ran_out,
 }];

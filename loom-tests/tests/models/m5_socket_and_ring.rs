@@ -8,7 +8,7 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M5",
     claim: "a socket and a ring: both seen; a late token costs an empty turn and no frame",
-    bounds: Bounds { quick: Some(3), full: Some(5) },
+    bounds: Bounds { quick: Some(3), full: Some(4) },
     cases: &["slept", "socket", "late_token"],
     run: socket_and_ring,
 }];

@@ -12,7 +12,7 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "M6b",
     claim: "to the guest: who was refused goes on when there is room; every frame arrives",
-    bounds: Bounds { quick: Some(4), full: None },
+    bounds: Bounds { quick: Some(4), full: Some(7) },
     cases: &["producer_slept", "consumer_slept", "raced_room"],
     run: |_| {},
 };

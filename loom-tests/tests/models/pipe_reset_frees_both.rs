@@ -10,7 +10,7 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "pipe/reset-by-reader",
         claim: "a reader that closes frees a writer that waits for room",
-        bounds: Bounds { quick: Some(3), full: Some(6) },
+        bounds: Bounds { quick: Some(3), full: Some(7) },
         cases: &["writer_slept", "writer_awake"],
         run: pipe_reset_by_the_reader,
     },

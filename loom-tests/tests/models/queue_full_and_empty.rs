@@ -11,14 +11,14 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/not-empty",
         claim: "who knows of a value finds one, also behind a push that is not complete",
-        bounds: Bounds { quick: Some(4), full: None },
+        bounds: Bounds { quick: Some(4), full: Some(6) },
         cases: &["knew", "did_not_know"],
         run: not_empty,
     },
     &Model {
         name: "queue/not-full",
         claim: "who knows of room finds it, also behind a pop that is not complete",
-        bounds: Bounds { quick: Some(4), full: None },
+        bounds: Bounds { quick: Some(4), full: Some(6) },
         cases: &["knew", "did_not_know"],
         run: not_full,
     },

@@ -18,7 +18,7 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/two-producers",
         claim: "two producers: each one's values in order, none lost, none doubled",
-        bounds: Bounds { quick: Some(2), full: Some(4) },
+        bounds: Bounds { quick: Some(2), full: Some(5) },
         cases: &["first_ahead", "second_ahead", "interleaved", "popped_meanwhile"],
         run: two_producers,
     },
