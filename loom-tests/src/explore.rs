@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::env;
 #[allow(clippy::disallowed_types)] // Loom must not see what counts its executions.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+use crate::watchdog::watch;
 
 /// How far a model is explored: executions with this many preemptions at the most, or all of them.
 /// The environment variable `LOOM_MAX_PREEMPTIONS` overrides both.
@@ -84,14 +85,8 @@ pub(crate) fn explore(model: &'static Model, limit: Duration) -> Explored {
     (loom.max_permutations, loom.max_duration) = (None, None); // These end early, as a success.
     let bound = loom.preemption_bound;
 
-    // No end of the model, a panic included, leaves the watchdog behind: it ends with the sender.
-    let (_alive, ended) = channel::<()>();
-    std::thread::spawn(move || {
-        if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{name}: no end after {} s", limit.as_secs());
-            std::process::abort();
-        }
-    });
+    // No end of the model, a panic included, leaves the watchdog behind.
+    let _watched = watch(name.into(), limit);
 
     let counts = model.cases.iter().map(|&case| (case, AtomicUsize::new(0))).collect();
     let seen = std::sync::Arc::new((AtomicUsize::new(0), Seen(counts)));

@@ -13,6 +13,7 @@ mod explore;
 mod runner;
 pub mod threads;
 pub mod waiter;
+pub mod watchdog;
 
 #[cfg(loom)]
 pub use explore::{Bounds, Model, Seen};
