@@ -21,8 +21,11 @@ pub use shutdown::{Stopped, push_then_shutdown};
 pub use stream::Stream;
 pub use whole::{Whole, delivered, stopped};
 
+use crate::jitter::delay;
+
 /// Frame number `number` of the producer `from`.
 pub fn frame(from: usize, number: usize) -> Vec<u8> {
+    delay();
     let mut frame = (number as u32).to_le_bytes().to_vec();
     frame.push(from as u8);
     frame
@@ -43,6 +46,7 @@ impl Ledger {
     /// # Panics
     /// If it is not the next of its producer.
     pub fn enter(&mut self, frame: &[u8]) {
+        delay();
         let (&from, number) = frame.split_last().unwrap();
         let number = u32::from_le_bytes(number.try_into().unwrap()) as usize;
         let next = &mut self.0[usize::from(from)];

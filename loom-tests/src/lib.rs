@@ -9,6 +9,7 @@
 pub mod bodies;
 #[cfg(loom)]
 mod explore;
+pub mod jitter;
 #[cfg(loom)]
 mod runner;
 pub mod threads;

@@ -10,7 +10,16 @@ pub use loom::thread::{JoinHandle, spawn};
 #[allow(clippy::disallowed_types)]
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 #[cfg(not(loom))]
-pub use std::thread::{JoinHandle, spawn};
+pub use std::thread::JoinHandle;
+
+/// Runs `work` in a thread that may begin late.
+#[cfg(not(loom))]
+pub fn spawn<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    std::thread::spawn(|| {
+        crate::jitter::late();
+        work()
+    })
+}
 
 /// What may go to another thread; in a model that is everything, since loom's threads are none.
 #[cfg(loom)]

@@ -2,6 +2,8 @@
 
 use framegate::{WakePipe, Wakes};
 
+use crate::jitter::delay;
+
 /// What [`serve`] did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turns {
@@ -16,8 +18,10 @@ pub struct Turns {
 pub fn serve(bell: &WakePipe, mut drain: impl FnMut(Wakes) -> bool) -> Turns {
     let mut turns = Turns::default();
     while drain(bell.take()) {
+        delay();
         if bell.arm() {
             turns.arms += 1;
+            delay();
             bell.wait();
         } else {
             turns.refusals += 1;

@@ -8,6 +8,7 @@ use framegate::NetworkFrameQueues;
 use framegate::hand_over::Progress;
 
 use super::Ledger;
+use crate::jitter::pause;
 use crate::threads::{Alone, Arc, Counter, Locked};
 
 /// Both directions of the stream.
@@ -42,11 +43,13 @@ impl Stream {
 
     /// The VMM sends a frame.
     pub fn send(&self) {
+        pause();
         self.sent.add(1);
     }
 
     /// The VMM makes room for this many writes.
     pub fn make_room(&self, writes: usize) {
+        pause();
         self.room.add(writes);
     }
 
