@@ -17,6 +17,9 @@ use crate::queues::{Batch, Drain, Room};
 use crate::sync::{ArrayQueue, AtomicU32, Ordering};
 use crate::wake::WakePipe;
 
+#[cfg(all(test, not(loom)))]
+mod state_machine;
+
 const ENDED: u32 = 1;
 const RESET: u32 = 1 << 1;
 

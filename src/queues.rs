@@ -53,6 +53,8 @@ use crate::sync::{Arc, ArrayQueue, AtomicU32, AtomicUsize, Ordering};
 use crate::wake::{Bell, Note, WakePipe};
 
 #[cfg(all(test, not(loom)))]
+pub(crate) mod oracle;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 /// The default bound of each queue, in frames.

@@ -59,6 +59,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sync::{Arc, AtomicU32, EventFd, Ordering};
 
+#[cfg(all(test, not(loom)))]
+pub(crate) mod oracle;
+
 const ARMED: u32 = 1;
 const DOWN: u32 = 1 << 1;
 

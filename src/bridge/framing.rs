@@ -7,6 +7,9 @@ use std::ops::Range;
 
 use crate::error::FramingViolation;
 
+#[cfg(test)]
+mod state_machine;
+
 /// An Ethernet header and nothing else.
 pub(crate) const MIN_FRAME: usize = 14;
 
@@ -125,8 +128,8 @@ fn check(claimed: u32) -> Result<usize, FramingViolation> {
     }
 }
 
-/// Decodes arbitrary bytes in arbitrary pieces, both taken from `data`; checks that the frames don't
-/// depend on the pieces, and that merging and cutting these frames keeps every byte in its order.
+/// Decodes arbitrary bytes in arbitrary pieces, both taken from `data`; checks that the frames are those of
+/// the whole stream, and that merging and cutting these frames keeps every byte in its order.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz_framing(data: &[u8]) {
     super::check::fuzz(data);

@@ -2,6 +2,8 @@ use std::thread;
 
 use super::*;
 
+mod state_machine;
+
 fn frame(tag: u8) -> Vec<u8> {
     vec![tag; 64]
 }
