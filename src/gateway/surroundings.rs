@@ -56,6 +56,13 @@ impl Surroundings {
         }
     }
 
+    /// Whether the kernel has nothing to say.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut events = mio::Events::with_capacity(64);
+        self.poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+        events.is_empty()
+    }
+
     /// What was sent to the guest.
     pub(crate) fn frames(&mut self) -> Vec<Vec<u8>> {
         let mut drain = self.queues.drain_to_guest();

@@ -47,6 +47,7 @@ pub(crate) struct NatSocket {
     ipv6: bool,
     hop_limit: Option<u8>,
     dont_fragment: Option<bool>,
+    waits_for_room: bool,
 }
 
 /// An error that the network, or the host itself, has reported of an earlier packet.
@@ -93,12 +94,29 @@ impl NatSocket {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         socket.bind(&any.into())?;
-        registry.register(
-            &mut SourceFd(&socket.as_raw_fd()),
-            token,
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        Ok(Self { socket, ipv6, hop_limit: None, dont_fragment: None })
+        registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        Ok(Self { socket, ipv6, hop_limit: None, dont_fragment: None, waits_for_room: false })
+    }
+
+    /// Whether the poll loop is to hear of room. Not always: the kernel says that there is room again for
+    /// each datagram that has left, also to who has never been refused.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) reports: ENOMEM.
+    pub(crate) fn wait_for_room(
+        &mut self,
+        waits: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        if waits == self.waits_for_room {
+            return Ok(());
+        }
+        let read = Interest::READABLE;
+        let interest = if waits { read | Interest::WRITABLE } else { read };
+        registry.reregister(&mut SourceFd(&self.socket.as_raw_fd()), token, interest)?;
+        self.waits_for_room = waits;
+        Ok(())
     }
 
     pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {

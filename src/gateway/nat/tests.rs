@@ -216,6 +216,24 @@ fn packets_that_wait_for_the_host_are_bounded() {
 }
 
 #[test]
+fn the_kernel_tells_of_room_only_while_packets_wait_for_it() {
+    let mut rig = Rig::new(UdpFiltering::AddressDependent, limits());
+    for _ in 0..3 {
+        rig.send(4000, rig.address);
+        rig.receive();
+        assert!(rig.surroundings.is_quiet(), "woken for a datagram that has left");
+    }
+    // As if the host had refused the packet.
+    rig.nat.table.get_mut(0).unwrap().writable = false;
+    rig.send(4000, rig.address);
+    rig.serve();
+    rig.receive();
+    rig.send(4000, rig.address);
+    rig.receive();
+    assert!(rig.surroundings.is_quiet(), "it waits for room no longer");
+}
+
+#[test]
 fn mappings_that_end_before_they_are_served_leave_no_work() {
     let mut rig = Rig::new(UdpFiltering::AddressDependent, NatLimits { mappings: 2, ..limits() });
     for port in 1..=1000 {
