@@ -45,7 +45,9 @@ line() {
     shift
     [[ -z "$gateway" ]] || gateway_cpu="$(cpu "$gateway")"
     [[ -z "$link" ]] || link_cpu="$(cpu "$link")"
+    # A line, whatever was said: what went well has said its figures, and no more.
     out="$("$@" 2>&1)" || out="failed=1 why=$(tr -s ' \n' '_' <<<"$out")"
+    out="$(tail -n 1 <<<"$out")"
     out="peer=$peer test=$test mtu=$MTU offload=$OFFLOAD ${LINK:+link=${LINK// /_} }$out"
     if [[ -n "$gateway" ]]; then
         gateway_cpu="$(calculate "$(cpu "$gateway") - $gateway_cpu")"
