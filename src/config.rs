@@ -95,8 +95,9 @@ pub struct Limits {
     /// published ports that the guest has not answered have half of it at the most, and are reset above
     /// that, so that they do not keep the guest from connecting. Default 1,024.
     pub tcp_half_open: usize,
-    /// The window of a flow in each direction, in bytes: 65,536 to 4 MiB, rounded up to a power of two. Twice this is address space;
-    /// memory is what the flow has used of it. Default 1 MiB.
+    /// The window of a flow, in bytes: what the guest may send ahead of the host, 65,536 to 4 MiB, rounded up to
+    /// a power of two. As much, but 1 MiB at the most, is received ahead of the guest. Both are address space;
+    /// memory is what the flow has used of them. Default 4 MiB.
     pub tcp_window: usize,
     /// What the flows may use of their windows, all together, in bytes, beyond the first 64 KiB that each has in
     /// each direction. Above it a flow that would use more is sent to 64 KiB at a time; and what it sends that
@@ -149,7 +150,7 @@ impl Default for Limits {
         Self {
             tcp_flows: 16_384,
             tcp_half_open: 1_024,
-            tcp_window: 1 << 20,
+            tcp_window: 4 << 20,
             tcp_memory: 1 << 30,
             tcp_connect: Duration::from_secs(30),
             tcp_idle: Duration::from_secs(2 * 3600 + 4 * 60),

@@ -17,11 +17,17 @@
 
 use std::io;
 
+use smoltcp::socket::tcp::Socket;
+
 use crate::config::Limits;
 use crate::sys::pages::{Pages, WindowedSocket};
 
 /// What each flow has of each window without asking, and the smallest window.
 const FREE: usize = 64 * 1024;
+
+/// The largest ring for bytes to the guest. All of them pass through it, so that of eight flows is to stay in a
+/// cache; what comes from the guest seldom sees its ring (`splice`), and may be more.
+const SEND: usize = 1 << 20;
 
 /// Idle windows kept for the next flow: each has 128 KiB at the most.
 const KEPT: usize = 64;
@@ -30,7 +36,8 @@ const KEPT: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Windows {
     idle: Vec<Pages>,
-    window: usize,
+    receive: usize,
+    send: usize,
     pub(crate) budget: Budget,
 }
 
@@ -41,7 +48,8 @@ pub(crate) struct Budget(usize);
 /// What a flow may use of its windows.
 #[derive(Debug)]
 pub(crate) struct Share {
-    window: usize,
+    receive_window: usize,
+    send_window: usize,
     receive: usize,
     send: usize,
     /// Bytes that were taken out of the ring of the receive window.
@@ -54,10 +62,12 @@ pub(crate) struct Share {
 
 impl Windows {
     pub(crate) fn new(limits: &Limits) -> Self {
+        // `WindowedSocket` needs a power of two; 4 MiB, the largest that the limits allow, is one.
+        let window = limits.tcp_window.next_power_of_two().max(FREE);
         Self {
             idle: Vec::new(),
-            // `WindowedSocket` needs a power of two; 4 MiB, the largest that the limits allow, is one.
-            window: limits.tcp_window.next_power_of_two().max(FREE),
+            receive: window,
+            send: window.min(SEND),
             budget: Budget(limits.tcp_memory),
         }
     }
@@ -69,7 +79,7 @@ impl Windows {
     pub(crate) fn take(&mut self) -> io::Result<WindowedSocket> {
         let pages = match self.idle.pop() {
             Some(pages) => pages,
-            None => Pages::new(self.window)?,
+            None => Pages::new(self.receive, self.send)?,
         };
         let mut socket = WindowedSocket::new(pages);
         socket.socket(|socket| {
@@ -107,9 +117,12 @@ impl Budget {
 
 impl Share {
     pub(crate) fn of(socket: &mut WindowedSocket) -> Self {
-        let window = socket.socket(|socket| socket.send_capacity());
+        // The last byte of the receive window is not the socket's.
+        let capacities =
+            |socket: &mut Socket<'_>| (socket.recv_capacity() + 1, socket.send_capacity());
+        let (receive_window, send_window) = socket.socket(capacities);
         let (receive, send) = (FREE, FREE);
-        Self { window, receive, send, taken: 0, is_refused: false, written: 0 }
+        Self { receive_window, send_window, receive, send, taken: 0, is_refused: false, written: 0 }
     }
 
     /// How far, up to `n`, the ring of the receive window may be filled after what was taken out of it. Holes
@@ -117,8 +130,8 @@ impl Share {
     pub(crate) fn may_receive(&mut self, n: usize, budget: &mut Budget) -> usize {
         let through = self.taken.saturating_add(n as u64);
         if through <= self.receive as u64
-            || self.receive == self.window
-            || budget.grow(&mut self.receive, through, self.window)
+            || self.receive == self.receive_window
+            || budget.grow(&mut self.receive, through, self.receive_window)
         {
             return n;
         }
@@ -144,12 +157,12 @@ impl Share {
             // The ring begins again.
             self.written = 0;
         }
-        if self.send < self.window && self.written >= self.send {
-            budget.grow(&mut self.send, 0, self.window);
+        if self.send < self.send_window && self.written >= self.send {
+            budget.grow(&mut self.send, 0, self.send_window);
         }
-        match self.send < self.window {
+        match self.send < self.send_window {
             true => self.send - self.written.min(self.send),
-            false => self.window,
+            false => self.send_window,
         }
     }
 

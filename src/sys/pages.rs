@@ -18,19 +18,20 @@ const KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Pages {
     start: NonNull<u8>,
-    window: usize,
+    receive: usize,
+    send: usize,
 }
 
 // SAFETY: the mapping is owned by this value alone and has no tie to a thread.
 unsafe impl Send for Pages {}
 
 impl Pages {
-    /// Maps two windows of `window` bytes each.
+    /// Maps windows of so many bytes.
     ///
     /// # Errors
     /// ENOMEM as mmap(2) reports it: address space, memory or the number of mappings.
-    pub(crate) fn new(window: usize) -> io::Result<Self> {
-        let len = window.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
+    pub(crate) fn new(receive: usize, send: usize) -> io::Result<Self> {
+        let len = receive.checked_add(send).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that
         // exists.
         let start = unsafe {
@@ -53,22 +54,23 @@ impl Pages {
         unsafe {
             libc::madvise(start.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE);
         }
-        Ok(Self { start, window })
+        Ok(Self { start, receive, send })
     }
 
     /// Gives the memory beyond the first 64 KiB of each window back to the host, where `used` says
     /// that it was touched. The contents become unspecified.
     pub(crate) fn trim(&mut self, used_receive: usize, used_send: usize) {
-        for (offset, used) in [(0, used_receive), (self.window, used_send)] {
-            if used > KEPT && self.window > KEPT {
+        let windows = [(0, self.receive, used_receive), (self.receive, self.send, used_send)];
+        for (offset, window, used) in windows {
+            if used > KEPT && window > KEPT {
                 // SAFETY: the range lies within this mapping, which `&mut self` says nobody else
-                // looks at, and it is aligned: window and KEPT are multiples of the page size
-                // (`window` is checked in `new`'s callers; an unaligned range fails with EINVAL and
+                // looks at, and it is aligned: windows and KEPT are multiples of the page size
+                // (the former is checked in `new`'s callers; an unaligned range fails with EINVAL and
                 // changes nothing).
                 unsafe {
                     libc::madvise(
                         self.start.as_ptr().add(offset + KEPT).cast(),
-                        self.window - KEPT,
+                        window - KEPT,
                         libc::MADV_DONTNEED,
                     );
                 }
@@ -80,7 +82,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: this value owns the mapping and nothing refers to it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.window * 2) };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.receive + self.send) };
     }
 }
 
@@ -97,23 +99,23 @@ pub(crate) struct WindowedSocket {
 unsafe impl Send for WindowedSocket {}
 
 impl WindowedSocket {
-    /// A socket on windows whose size is a power of two.
+    /// A socket on windows of which that for receiving is a power of two.
     ///
     /// Its receive buffer is one byte smaller. smoltcp 0.14 takes the window of its SYN or SYN-ACK, which
     /// is never scaled (RFC 7323 section 2.2), for a scaled one until it sends the next segment. It may
     /// not be beyond the buffer then: data there would pass for data within the window, and smoltcp would
     /// panic. 65,535 << n fits a buffer of 2ⁿ⁺¹⁶ - 1 bytes, whose scale is n.
     pub(crate) fn new(pages: Pages) -> Self {
-        debug_assert!(pages.window.is_power_of_two());
-        // SAFETY: the two slices are disjoint parts of the halves of a live mapping of initialised (zero or
+        debug_assert!(pages.receive.is_power_of_two());
+        // SAFETY: the two slices are disjoint parts of a live mapping of initialised (zero or
         // written) bytes. They are handed to sockets inside `set` alone; `with` gives the set out only
         // under a lifetime that its caller cannot name, so neither the slices nor a socket that
         // holds them can leave it; and `set` is dropped before `pages` is dropped or given back.
         let (receive, send): (&'static mut [u8], &'static mut [u8]) = unsafe {
             let start = pages.start.as_ptr();
             (
-                std::slice::from_raw_parts_mut(start, pages.window - 1),
-                std::slice::from_raw_parts_mut(start.add(pages.window), pages.window),
+                std::slice::from_raw_parts_mut(start, pages.receive - 1),
+                std::slice::from_raw_parts_mut(start.add(pages.receive), pages.send),
             )
         };
         let mut set = SocketSet::new(Vec::with_capacity(1));
@@ -138,11 +140,15 @@ impl WindowedSocket {
     /// Gives the memory of the receive window back to the host. To be called while nothing waits there: what
     /// does becomes zeros.
     pub(crate) fn release_received(&mut self) {
-        // SAFETY: the range is the receive half of a live mapping, page-aligned (an unaligned one fails with
+        // SAFETY: the range is the receive window of a live mapping, page-aligned (an unaligned one fails with
         // EINVAL and changes nothing). The only reference to it is in the set, which `&mut self` says
         // nobody uses; its bytes stay readable, writable and initialised, as zeros.
         unsafe {
-            libc::madvise(self.pages.start.as_ptr().cast(), self.pages.window, libc::MADV_DONTNEED);
+            libc::madvise(
+                self.pages.start.as_ptr().cast(),
+                self.pages.receive,
+                libc::MADV_DONTNEED,
+            );
         }
     }
 

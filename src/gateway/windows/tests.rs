@@ -34,9 +34,25 @@ fn every_window_is_full_and_rounded_up_to_a_power_of_two() {
     for (wanted, window) in [(100_000, 2 * FREE), (FREE, FREE), (MIB, MIB), (3 * MIB, 4 * MIB)] {
         let mut windows = windows(wanted, 0);
         for _ in 0..3 {
-            assert_eq!(size(&mut windows.take().unwrap()), (window - 1, window));
+            assert_eq!(size(&mut windows.take().unwrap()), (window - 1, window.min(SEND)));
         }
     }
+}
+
+#[test]
+fn each_window_is_paid_for_up_to_its_own_size() {
+    let mut windows = windows(4 * MIB, 8 * MIB);
+    let (socket, mut share) = share(&mut windows);
+    let budget = &mut windows.budget;
+    for _ in 0..9 {
+        let n = share.may_send(1, budget);
+        share.has_sent(n);
+        assert_eq!(share.may_receive(MIB, budget), MIB);
+        share.has_taken(MIB);
+    }
+    assert_eq!(budget.0, 8 * MIB - (4 * MIB + MIB - 2 * FREE));
+    windows.give(socket, &share);
+    assert_eq!(windows.budget.0, 8 * MIB);
 }
 
 #[test]
