@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The project's checks, the same by hand and on CI.
 #
-#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | spec | counts | fuzz | all
-#                      loom-full | bench | bench-update | lab
+#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | spec | tsan | counts
+#                      fuzz | all | loom-full | stress | bench | bench-update | lab
 #
-# Not part of all: loom-full explores the models further than loom, in less than an hour. bench prints
-# what each part of the per-packet path costs, in time and in instructions. counts is its second half,
-# and fails if a count has risen above benches/instructions.txt, which bench-update writes anew. lab
-# measures framegate beside its peers, one round.
+# Not part of all: loom-full explores the models further than loom, in less than an hour. stress runs
+# the models' bodies on real threads, as test does, but optimised; tsan those bodies under
+# ThreadSanitizer. bench prints what each part of the per-packet path costs, in time and in instructions.
+# counts is its second half, and fails if a count has risen above benches/instructions.txt, which
+# bench-update writes anew. lab measures framegate beside its peers, one round.
 #
 # Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
 # keep the others from running, and makes the whole fail.
@@ -189,6 +190,39 @@ do_spec() {
     step 'specification: Spin, and its broken variants' loom-tests/spec/check.sh
 }
 
+# Real threads and descriptors: what differs from run to run has its seed printed.
+do_stress() {
+    step 'stress: the models on real threads, the twin beside the queue' \
+        cargo test --locked --release -p framegate-loom-tests --test stress --test queue_twin
+}
+
+# cargo with ThreadSanitizer in all but the standard library; a stable compiler is told that it may.
+tsan() {
+    local verb="$1" host
+    shift
+    host="$(rustc -vV | sed -n 's/^host: //p')"
+    RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$target/tsan" \
+        RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' \
+        TSAN_OPTIONS="suppressions=$PWD/loom-tests/tsan.supp" \
+        "${limit[@]}" cargo "$verb" --locked --release --target "$host" -p framegate-loom-tests "$@"
+}
+
+# Of two programs that differ in one order, ThreadSanitizer reports the one that has a race.
+seeded_race() {
+    local said
+    tsan run --example seeded_race -- release || return
+    if said="$(tsan run --example seeded_race -- relaxed 2>&1)"; then
+        echo 'the race went unseen' >&2
+        return 1
+    fi
+    grep 'WARNING: ThreadSanitizer: data race' <<<"$said"
+}
+
+do_tsan() {
+    step 'ThreadSanitizer sees a race' seeded_race
+    step 'ThreadSanitizer: the models on real threads' tsan test --test stress
+}
+
 # Only counts can fail: times are another thing on every machine, and on a busy one.
 do_counts() {
     step 'benches: each part once' benches test --release --all-targets
@@ -226,6 +260,7 @@ do_all() {
     do_netns
     do_loom
     do_spec
+    do_tsan
     do_counts
     do_fuzz
 }

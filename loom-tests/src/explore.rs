@@ -6,7 +6,7 @@ use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::watchdog::watch;
+use crate::watchdog::Watchdog;
 
 /// How far a model is explored: executions with this many preemptions at the most, or all of them.
 /// The environment variable `LOOM_MAX_PREEMPTIONS` overrides both.
@@ -86,7 +86,7 @@ pub(crate) fn explore(model: &'static Model, limit: Duration) -> Explored {
     let bound = loom.preemption_bound;
 
     // No end of the model, a panic included, leaves the watchdog behind.
-    let _watched = watch(name.into(), limit);
+    let _watched = Watchdog::new(name.into(), limit);
 
     let counts = model.cases.iter().map(|&case| (case, AtomicUsize::new(0))).collect();
     let seen = std::sync::Arc::new((AtomicUsize::new(0), Seen(counts)));

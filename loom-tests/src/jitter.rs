@@ -1,5 +1,5 @@
 //! Random delays at the steps of the bodies, so that real threads meet in more ways than by themselves. In a
-//! model there are none: loom goes through all orders anyway.
+//! model there are none: there the order of steps is loom's choice.
 
 #[cfg(not(loom))]
 mod random;

@@ -1,168 +1,208 @@
 //! The bodies of the models on real threads and real eventfds, with many frames and random delays.
 //!
-//! `FRAMEGATE_STRESS_FRAMES` says how many frames, `FRAMEGATE_STRESS_SEED` which delays. Nothing here looks at the
-//! time: a lost wake is a test that hangs, and the watchdog says which.
-#![cfg(not(loom))]
+//! `FRAMEGATE_STRESS_FRAMES` says how many frames, `FRAMEGATE_STRESS_SEED` which delays; arguments name bodies, by
+//! part of their names. Nothing here looks at the time: a lost wake is a body that hangs, and the watchdog says
+//! which.
 #![allow(clippy::expect_used)] // All of this is test.
 
-use std::env;
-use std::time::{Duration, Instant};
-
-use framegate_loom_tests::bodies::{
-    BackPressure, Budgeted, Nic, OneWay, PollLoop, Produced, Relayed, Stopped, Whole,
-    back_pressure_from_guest, back_pressure_to_guest, budget, delivered, echo, guest_ends_first,
-    one_way, producers, push_then_shutdown, service_ends_first, stopped,
-};
-use framegate_loom_tests::jitter::seed;
-use framegate_loom_tests::threads::Arc;
-use framegate_loom_tests::waiter::Turns;
-use framegate_loom_tests::watchdog::watch;
-
-const FRAMES: usize = 100_000;
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// Runs a body with as many frames as there are to be, and prints what it says of itself.
-fn stress(name: &str, body: impl FnOnce(usize) -> String) {
-    let frames = env::var("FRAMEGATE_STRESS_FRAMES")
-        .map_or(FRAMES, |frames| frames.parse().expect("FRAMEGATE_STRESS_FRAMES: a number"));
-    let head = format!("{name}: frames={frames} FRAMEGATE_STRESS_SEED={}", seed());
-    println!("{head}"); // Where it is if the body fails.
-    let _watched = watch(head.clone(), LIMIT);
-    let start = Instant::now();
-    let went = body(frames);
-    println!("{name}: {went} seconds={:.2}", start.elapsed().as_secs_f64());
+#[cfg(loom)]
+fn main() {
+    println!("the models have loom's threads; these have real ones, and run without --cfg loom");
 }
 
-fn turns(of: &[(&str, Turns)]) -> String {
-    let one = |(who, Turns { arms, refusals }): &(&str, Turns)| {
-        format!("{who}: armed {arms}, refused {refusals}")
+#[cfg(not(loom))]
+fn main() {
+    real::main();
+}
+
+#[cfg(not(loom))]
+mod real {
+    use std::env;
+    #[allow(clippy::disallowed_types)] // No part of what is tested.
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use framegate_loom_tests::bodies::{
+        BackPressure, Budgeted, Nic, OneWay, PollLoop, Produced, Relayed, Stopped, Whole,
+        back_pressure_from_guest, back_pressure_to_guest, budget, delivered, echo,
+        guest_ends_first, one_way, producers, push_then_shutdown, service_ends_first, stopped,
     };
-    of.iter().map(one).collect::<Vec<_>>().join("; ")
-}
+    use framegate_loom_tests::jitter::seed;
+    use framegate_loom_tests::threads::Arc;
+    use framegate_loom_tests::waiter::{Turns, Waiter};
+    use framegate_loom_tests::watchdog::Watchdog;
 
-fn both(BackPressure { producer, consumer }: &BackPressure) -> String {
-    turns(&[("producer", producer.turns), ("consumer", consumer.turns)])
-}
+    const FRAMES: usize = 100_000;
+    const LIMIT: Duration = Duration::from_secs(300);
 
-#[test]
-fn back_pressure_from_the_guest_by_frames() {
-    stress("back_pressure_from_guest 1", |n| both(&back_pressure_from_guest(n, 1, usize::MAX)));
-    stress("back_pressure_from_guest 7", |n| both(&back_pressure_from_guest(n, 7, usize::MAX)));
-}
+    /// The body that is to be run next.
+    #[allow(clippy::disallowed_types)]
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-#[test]
-fn back_pressure_from_the_guest_by_bytes() {
-    stress("back_pressure_from_guest 0 bytes", |n| both(&back_pressure_from_guest(n, 4, 0)));
-    stress("back_pressure_from_guest 24 bytes", |n| both(&back_pressure_from_guest(n, 64, 24)));
-}
+    /// A body, for as many frames as it is given; it says what it did.
+    type Body = fn(usize) -> String;
 
-#[test]
-fn back_pressure_to_the_guest() {
-    stress("back_pressure_to_guest 1", |n| both(&back_pressure_to_guest(n, 1, usize::MAX)));
-    stress("back_pressure_to_guest 24 bytes", |n| both(&back_pressure_to_guest(n, 64, 24)));
-}
+    const BODIES: &[(&str, Body)] = &[
+        ("from the guest, 1 frame", |n| both(back_pressure_from_guest(n, 1, usize::MAX))),
+        ("from the guest, 7 frames", |n| both(back_pressure_from_guest(n, 7, usize::MAX))),
+        ("from the guest, no bytes", |n| both(back_pressure_from_guest(n, 4, 0))),
+        ("from the guest, 24 bytes", |n| both(back_pressure_from_guest(n, 64, 24))),
+        ("to the guest, 1 frame", |n| both(back_pressure_to_guest(n, 1, usize::MAX))),
+        ("to the guest, 24 bytes", |n| both(back_pressure_to_guest(n, 64, 24))),
+        ("budget", run_out_of_budget),
+        ("four producers", many_producers),
+        ("four producers, again and again", many_producers_again),
+        ("pipe, 1 chunk", |n| pipe(one_way(n, 1))),
+        ("pipe, 5 chunks", |n| pipe(one_way(n, 5))),
+        ("relay, echo", |n| relay(echo(n))),
+        ("relay, the guest ends first", |n| relay(guest_ends_first(n))),
+        ("relay, the service ends first", |n| relay(service_ends_first(n))),
+        ("shutdown behind frames", |n| turns(&[("consumer", &push_then_shutdown(n).consumer)])),
+        ("shutdown behind frames, again and again", shutdowns),
+        ("the whole hand-over", whole),
+        ("the whole hand-over, stopped", stops),
+        ("halves, from the guest", |n| halves(n, 0).said()),
+        ("halves, to the guest", |n| halves(0, n).said()),
+        ("halves, both ways", |n| halves(n, n).said()),
+        ("halves, again and again", halves_again),
+    ];
 
-#[test]
-fn a_budget_that_runs_out() {
-    stress("budget", |n| {
-        let Budgeted { producer, consumer, over_budget } = budget(n, 8, 3);
-        let turns = turns(&[("producer", producer.turns), ("consumer", consumer.turns)]);
-        format!("{turns}; {over_budget} turns over budget")
-    });
-}
-
-#[test]
-fn many_producers() {
-    stress("producers", |n| {
-        let Produced { consumer, most_at_once } = producers(4, n / 4);
-        format!("{}; at the most {most_at_once} at once", turns(&[("consumer", consumer.turns)]))
-    });
-    stress("producers, again and again", |n| {
-        let turns = (0..n / 100).map(|_| producers(4, 25).consumer.turns);
-        let armed: usize = turns.map(|turns| turns.arms).sum();
-        format!("armed {armed}")
-    });
-}
-
-#[test]
-fn a_pipe_in_one_direction() {
-    for capacity in [1, 5] {
-        stress(&format!("one_way {capacity}"), |n| {
-            let OneWay { writer, reader } = one_way(n, capacity);
-            turns(&[("writer", writer.turns), ("reader", reader.turns)])
-        });
+    fn turns(waiters: &[(&str, &Waiter)]) -> String {
+        let one = |(who, waiter): &(&str, &Waiter)| {
+            let Turns { arms, refusals } = waiter.turns;
+            format!("{who} armed {arms}, refused {refusals}")
+        };
+        waiters.iter().map(one).collect::<Vec<_>>().join("; ")
     }
-}
 
-fn relayed(Relayed { poll_loop, .. }: &Relayed) -> String {
-    turns(&[("poll loop", poll_loop.turns)])
-}
+    fn both(BackPressure { producer, consumer }: BackPressure) -> String {
+        turns(&[("producer", &producer), ("consumer", &consumer)])
+    }
 
-#[test]
-fn a_relay_that_echoes() {
-    stress("echo", |n| relayed(&echo(n)));
-}
+    fn pipe(OneWay { writer, reader }: OneWay) -> String {
+        turns(&[("writer", &writer), ("reader", &reader)])
+    }
 
-#[test]
-fn a_relay_whose_ends_end_one_after_the_other() {
-    stress("guest_ends_first", |n| relayed(&guest_ends_first(n)));
-    stress("service_ends_first", |n| relayed(&service_ends_first(n)));
-}
+    fn relay(Relayed { poll_loop, .. }: Relayed) -> String {
+        turns(&[("poll loop", &poll_loop)])
+    }
 
-#[test]
-fn a_shutdown_behind_frames() {
-    stress("push_then_shutdown", |n| {
-        let Stopped { consumer, .. } = push_then_shutdown(n);
-        turns(&[("consumer", consumer.turns)])
-    });
-    stress("push_then_shutdown, again and again", |n| {
-        let together = |_: &usize| push_then_shutdown(10).frame_with_shutdown;
-        format!("{} times with a frame", (0..n / 100).filter(together).count())
-    });
-}
+    fn run_out_of_budget(frames: usize) -> String {
+        let Budgeted { producer, consumer, over_budget } = budget(frames, 8, 3);
+        let turns = turns(&[("producer", &producer), ("consumer", &consumer)]);
+        format!("{turns}; {over_budget} turns over budget")
+    }
 
-#[test]
-fn the_whole_hand_over() {
-    stress("delivered", |n| {
-        let Whole { reader, poll_loop, writer, .. } = delivered(n);
-        turns(&[("reader", reader.turns), ("poll loop", poll_loop.turns), ("writer", writer.turns)])
-    });
-}
+    fn many_producers(frames: usize) -> String {
+        let Produced { consumer, most_at_once } = producers(4, frames / 4);
+        format!("{}; at the most {most_at_once} at once", turns(&[("consumer", &consumer)]))
+    }
 
-#[test]
-fn the_whole_hand_over_stopped_at_any_moment() {
-    stress("stopped", |n| {
-        let runs = n / 100;
-        let got: usize = (0..runs).map(|_| stopped(n).got.1).sum();
-        format!("{runs} runs, {got} frames there and back")
-    });
-}
+    fn many_producers_again(frames: usize) -> String {
+        let runs = frames / 100;
+        let arms: usize = (0..runs).map(|_| producers(4, 25).consumer.turns.arms).sum();
+        format!("{runs} runs; consumer armed {arms}")
+    }
 
-/// Moves frames over halves that change hands. What came from the guest, and what is on the wire.
-fn over_halves(up: usize, down: usize) -> (usize, usize, String) {
-    let nic = Nic::new(up, down);
-    let threads = [nic.spawn_reader(), nic.spawn_writer(), nic.spawn_vmm()];
-    let got = PollLoop::new(&nic).run(|_, _| {});
-    threads.into_iter().for_each(|thread| thread.join().expect("it holds"));
-    let said = format!(
-        "lent {:?}; reader waited for room {}; writer blocked {}, sent {}",
-        nic.lent(),
-        nic.reader_waited_for_room(),
-        nic.writer_blocked(),
-        nic.sent_by_writer()
-    );
-    let stream = Arc::clone(&nic.stream);
-    drop(nic);
-    (got, stream.on_the_wire(), said)
-}
+    fn shutdowns(frames: usize) -> String {
+        let runs = frames / 100;
+        let together = |_: &usize| {
+            let Stopped { frame_with_shutdown, .. } = push_then_shutdown(100);
+            frame_with_shutdown
+        };
+        format!("{runs} runs; {} saw a frame with it", (0..runs).filter(together).count())
+    }
 
-#[test]
-fn the_halves_of_the_stream_change_hands() {
-    for (up, down) in [(1, 0), (0, 1), (1, 1)] {
-        stress(&format!("halves {up} up {down} down"), |n| {
-            let (got, sent, said) = over_halves(up * n, down * n);
-            assert_eq!((got, sent), (up * n, down * n), "a frame was stranded");
-            said
-        });
+    fn whole(frames: usize) -> String {
+        let Whole { reader, poll_loop, writer, .. } = delivered(frames);
+        turns(&[("reader", &reader), ("poll loop", &poll_loop), ("writer", &writer)])
+    }
+
+    fn stops(frames: usize) -> String {
+        let runs = frames / 100;
+        let got: usize = (0..runs).map(|_| stopped(frames).got.1).sum();
+        format!("{runs} runs; {got} frames there and back")
+    }
+
+    /// How often halves changed hands.
+    #[derive(Default)]
+    struct Hands {
+        lent: (usize, usize),
+        reader_waited: usize,
+        writer_sent: usize,
+    }
+
+    impl Hands {
+        fn said(&self) -> String {
+            let Self { lent: (receiver, sender), reader_waited, writer_sent } = self;
+            format!(
+                "receiver lent {receiver}, sender {sender}; reader waited for room {reader_waited}, \
+                 writer sent {writer_sent}"
+            )
+        }
+    }
+
+    /// So many frames in each direction, over halves that change hands.
+    fn halves(up: usize, down: usize) -> Hands {
+        let nic = Nic::new(up, down);
+        let threads = [nic.spawn_reader(), nic.spawn_writer(), nic.spawn_vmm()];
+        let got = PollLoop::new(&nic).run(|_, _| {});
+        threads.into_iter().for_each(|thread| thread.join().expect("nothing failed there"));
+        let hands = Hands {
+            lent: nic.lent(),
+            reader_waited: nic.reader_waited_for_room(),
+            writer_sent: nic.sent_by_writer(),
+        };
+        let stream = Arc::clone(&nic.stream);
+        drop(nic);
+        assert_eq!((got, stream.on_the_wire()), (up, down), "a frame was stranded");
+        hands
+    }
+
+    fn halves_again(frames: usize) -> String {
+        let runs = frames / 400;
+        let mut all = Hands::default();
+        for _ in 0..runs {
+            let hands = halves(100, 100);
+            all.lent = (all.lent.0 + hands.lent.0, all.lent.1 + hands.lent.1);
+            all.reader_waited += hands.reader_waited;
+            all.writer_sent += hands.writer_sent;
+        }
+        format!("{runs} runs; {}", all.said())
+    }
+
+    /// Runs bodies as long as there are some that nobody has begun, and says what they did.
+    fn work(bodies: &[(&str, Body)], frames: usize) -> Vec<String> {
+        let next = || bodies.get(NEXT.fetch_add(1, Relaxed));
+        let mut said = Vec::new();
+        while let Some((name, body)) = next() {
+            let message = format!("{name}, FRAMEGATE_STRESS_SEED={}", seed());
+            let _watched = Watchdog::new(message, LIMIT);
+            let start = Instant::now();
+            let did = body(frames);
+            said.push(format!("{name}: {did}; {:.2} s", start.elapsed().as_secs_f64()));
+        }
+        said
+    }
+
+    pub(crate) fn main() {
+        let frames = env::var("FRAMEGATE_STRESS_FRAMES")
+            .map_or(FRAMES, |frames| frames.parse().expect("FRAMEGATE_STRESS_FRAMES: a number"));
+        let parts: Vec<_> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+        let wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
+        let bodies: Vec<_> = BODIES.iter().filter(|(name, _)| wanted(name)).copied().collect();
+        println!("FRAMEGATE_STRESS_FRAMES={frames} FRAMEGATE_STRESS_SEED={}", seed());
+
+        // Two at a time keep two cores busy, and each other from running undisturbed.
+        let start = Instant::now();
+        let others = bodies.clone();
+        let other = thread::spawn(move || work(&others, frames));
+        let mut said = work(&bodies, frames);
+        said.extend(other.join().expect("a body failed"));
+        for line in said {
+            println!("{line}");
+        }
+        println!("{:.1} s in all", start.elapsed().as_secs_f64());
     }
 }

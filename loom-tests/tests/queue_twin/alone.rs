@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use framegate_loom_tests::watchdog::watch;
+use framegate_loom_tests::watchdog::Watchdog;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -60,7 +60,7 @@ fn compare(capacity: usize, pushes: &[bool], compared: &mut Compared) -> Result<
 
 #[test]
 fn the_twin_does_what_the_shipped_queue_does() {
-    let _watched = watch("the twin and the shipped queue, one thread".into(), LIMIT);
+    let _watched = Watchdog::new("the twin and the shipped queue, one thread".into(), LIMIT);
     let compared = RefCell::new(Compared::default());
     let config = Config { source_file: Some(file!()), ..Config::with_cases(CASES) };
     let cases = capacities().prop_flat_map(|capacity| (Just(capacity), pushes(capacity)));

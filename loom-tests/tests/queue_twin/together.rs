@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-use framegate_loom_tests::watchdog::watch;
+use framegate_loom_tests::watchdog::Watchdog;
 
 use crate::{LIMIT, Shipped, Twin};
 
@@ -77,7 +77,7 @@ fn transfer(queue: &impl Queue) -> Vec<Vec<u64>> {
 fn check<Q: Queue>() {
     for capacity in [1, 2, 3, 4, 7, 64] {
         let message = format!("{PRODUCERS} producers, {CONSUMERS} consumers, {capacity} slots");
-        let _watched = watch(message, LIMIT);
+        let _watched = Watchdog::new(message, LIMIT);
         let queue = Q::new(capacity);
         let got = transfer(&queue);
         // A producer's values come to each consumer in the order in which they were pushed.
