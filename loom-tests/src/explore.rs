@@ -25,6 +25,10 @@ pub struct Model {
     pub name: &'static str,
     /// What it shows, in one line.
     pub claim: &'static str,
+    /// The invariants of SPECIFICATION.md that the claim is part of.
+    pub shows: &'static str,
+    /// What it leaves to others, or why there is nothing.
+    pub not_covered: &'static str,
     /// How far it is explored.
     pub bounds: Bounds,
     /// Cases that some execution must reach: a model that never does says nothing about them.

@@ -17,9 +17,10 @@ models [OPTION]... [PART_OF_A_NAME]...
 
     --list              names, bounds (quick/full) and claims
     --jobs N            models that run at the same time (2)
+    --first-failure     stops at the first model that fails
     --time-limit S      a model that runs for longer fails (300 s; 1200 s with FRAMEGATE_LOOM=full)
     --record FILE       writes a line for each model, with tabs: result, model, set, bound, executions,
-                        seconds, cases, claim
+                        seconds, cases, shows, claim, not covered
 
 FRAMEGATE_LOOM=full explores further. LOOM_MAX_PREEMPTIONS overrides the bound of every model.";
 
@@ -30,6 +31,7 @@ struct Options {
     /// Explore this one, here.
     one: Option<String>,
     jobs: usize,
+    first_failure: bool,
     limit: Duration,
     record: Option<String>,
     filters: Vec<String>,
@@ -38,14 +40,22 @@ struct Options {
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let limit = Duration::from_secs(if is_full() { 1200 } else { 300 });
-        let mut options =
-            Self { list: false, one: None, jobs: 2, limit, record: None, filters: Vec::new() };
+        let mut options = Self {
+            list: false,
+            one: None,
+            jobs: 2,
+            first_failure: false,
+            limit,
+            record: None,
+            filters: Vec::new(),
+        };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg}: of what?"));
             match arg.as_str() {
                 "--list" => options.list = true,
                 "--one" => options.one = Some(value()?),
                 "--jobs" => options.jobs = number(&value()?)?,
+                "--first-failure" => options.first_failure = true,
                 "--time-limit" => options.limit = Duration::from_secs(number(&value()?)? as u64),
                 "--record" => options.record = Some(value()?),
                 "--nocapture" => {} // What a model prints is always shown.
@@ -141,20 +151,24 @@ fn in_a_process(model: &'static Model, limit: Duration) -> Result<String, String
     }
 }
 
-/// Explores models, `jobs` of them at a time, and prints each as it ends.
+/// Explores models, as many at a time as there are to be jobs, and prints each as it ends.
 #[allow(clippy::disallowed_types)]
-fn explore_all(models: &[&'static Model], jobs: usize, limit: Duration) -> Vec<Outcome> {
+fn explore_all(models: &[&'static Model], options: &Options) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let work = |ended: Sender<(usize, Outcome)>| {
         loop {
             let index = next.fetch_add(1, Relaxed);
             let Some(model) = models.get(index) else { return };
-            let _ = ended.send((index, Outcome::of(model, limit)));
+            let outcome = Outcome::of(model, options.limit);
+            if options.first_failure && outcome.result.is_err() {
+                next.fetch_max(models.len(), Relaxed);
+            }
+            let _ = ended.send((index, outcome));
         }
     };
     let mut outcomes: Vec<_> = thread::scope(|scope| {
         let (ended, outcomes) = channel();
-        for _ in 0..jobs {
+        for _ in 0..options.jobs {
             let ended = ended.clone();
             scope.spawn(|| work(ended));
         }
@@ -182,7 +196,9 @@ fn print_table(outcomes: &[Outcome], seconds: f64) {
 
 fn record(outcomes: &[Outcome]) -> String {
     let set = if is_full() { "full" } else { "quick" };
-    let mut lines = String::from("result\tmodel\tset\tbound\texecutions\tseconds\tcases\tclaim\n");
+    let mut lines = String::from(
+        "result\tmodel\tset\tbound\texecutions\tseconds\tcases\tshows\tclaim\tnot covered\n",
+    );
     for outcome in outcomes {
         let fields = [
             outcome.verdict(),
@@ -192,7 +208,9 @@ fn record(outcomes: &[Outcome]) -> String {
             outcome.field("executions"),
             outcome.field("seconds"),
             &outcome.cases(),
+            outcome.model.shows,
             outcome.model.claim,
+            outcome.model.not_covered,
         ];
         lines += &fields.join("\t");
         lines.push('\n');
@@ -231,7 +249,7 @@ pub fn run(models: &[&'static Model]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let start = Instant::now();
-    let outcomes = explore_all(&wanted, options.jobs, options.limit);
+    let outcomes = explore_all(&wanted, &options);
     print_table(&outcomes, start.elapsed().as_secs_f64());
     if let Some(file) = &options.record
         && let Err(error) = fs::write(file, record(&outcomes))

@@ -49,12 +49,12 @@ impl Nic {
     /// Queues of one frame, and a stream with room for one write. `up` frames come from the guest, `down`
     /// go to it.
     pub fn new(up: usize, down: usize) -> Self {
-        Self::with_room(up, down, 1)
+        Self::with_room(up, down, 1, 1)
     }
 
-    /// As [`new`](Self::new), with room in the stream for this many writes.
-    pub fn with_room(up: usize, down: usize, writes: usize) -> Self {
-        let queues = NetworkFrameQueues::shared(1);
+    /// As [`new`](Self::new), with queues of this many frames and room in the stream for this many writes.
+    pub fn with_room(up: usize, down: usize, frames: usize, writes: usize) -> Self {
+        let queues = NetworkFrameQueues::shared(frames);
         let hand_over = HandOver::new(Arc::clone(&queues));
         let stream = Stream::new(writes);
         let complete = Counter::default();
@@ -98,8 +98,7 @@ impl Nic {
         spawn(move || {
             for number in 0..nic.up.max(nic.down) {
                 if number < nic.up {
-                    nic.stream.send();
-                    readable(&nic.queues);
+                    nic.vmm_sends();
                 }
                 if number < nic.down {
                     nic.stream.make_room(2);
@@ -107,6 +106,12 @@ impl Nic {
                 }
             }
         })
+    }
+
+    /// The VMM sends a frame.
+    pub fn vmm_sends(&self) {
+        self.stream.send();
+        readable(&self.queues);
     }
 
     /// Deliver, receive, deliver, … until the stream is empty or the queue full.
@@ -234,6 +239,14 @@ impl PollLoop {
         }
     }
 
+    /// Has lent the receive half to the reader.
+    pub fn lend_receiver(&mut self) {
+        if let Some(half) = self.receiver.take() {
+            self.nic.hands.lent_receiver.add(1);
+            self.nic.hand_over.lend_receiver(half);
+        }
+    }
+
     /// Has lent the send half to the writer.
     pub fn lend_sender(&mut self) {
         if let Some(half) = self.sender.take() {
@@ -268,7 +281,10 @@ impl PollLoop {
             self.receiver = Some(half);
             self.is_readable = true;
         }
-        self.sender = self.sender.take().or_else(|| self.nic.hand_over.reclaim_sender());
+        if let Some(half) = self.nic.hand_over.reclaim_sender() {
+            assert!(half.is_idle(), "the writer gave the half back and had something to send");
+            self.sender = Some(half);
+        }
         if wakes.is_down() {
             self.sender = self.sender.take().or_else(|| self.nic.hand_over.take_back_sender());
         }
@@ -317,10 +333,7 @@ impl PollLoop {
                 return false;
             }
         }
-        if let Some(half) = self.receiver.take() {
-            self.nic.hands.lent_receiver.add(1);
-            self.nic.hand_over.lend_receiver(half);
-        }
+        self.lend_receiver();
         false
     }
 

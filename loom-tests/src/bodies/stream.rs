@@ -154,6 +154,11 @@ impl SendHalf {
         }
     }
 
+    /// Whether it has nothing to send but what is in the queue.
+    pub fn is_idle(&self) -> bool {
+        self.load.is_none()
+    }
+
     /// Frames that are wholly sent.
     pub fn frames(&self) -> usize {
         self.wire.len() / 2

@@ -7,6 +7,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M10",
     claim: "a storm of rings of three kinds at a waiter that is awake: no write",
+    shows: "I6",
+    not_covered: "a waiter that sleeps: M1b counts its writes",
     bounds: Bounds { quick: Some(3), full: Some(7) },
     cases: &["before_the_storm", "within_the_storm", "all_at_once"],
     run: ring_storm,

@@ -14,6 +14,8 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "M11",
     claim: "a shutdown frees a producer that waits on a full queue; no frame lost or doubled",
+    shows: "I2 I3",
+    not_covered: "both queues full at once: their words are apart",
     bounds: Bounds { quick: Some(2), full: Some(3) },
     cases: &["slept_on_a_full_queue", "had_room_in_time", "refused_by_shutdown"],
     run: |_| {},

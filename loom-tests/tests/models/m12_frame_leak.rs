@@ -10,6 +10,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M12",
     claim: "frames, pooled buffers and queues are freed whenever the shutdown comes",
+    shows: "I8",
+    not_covered: "memory behind std: loom tracks the frames and the queue, not the buffers' bytes",
     bounds: Bounds { quick: Some(2), full: Some(4) },
     cases: &["left_from_guest", "two_left_from_guest", "left_to_guest"],
     run: frame_leak,

@@ -1,6 +1,7 @@
 //! M13: a thread that panics takes the others with it: they drain what it had pushed, leave, and find why.
 
-use std::panic::resume_unwind;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use framegate::NetworkFrameQueues;
 use framegate_loom_tests::threads::{Arc, spawn};
@@ -8,17 +9,33 @@ use framegate_loom_tests::waiter::serve;
 use framegate_loom_tests::{Bounds, Model, Seen};
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-pub(crate) const MODELS: &[&Model] = &[&Model {
+pub(crate) const MODELS: &[&Model] = &[
+    &Model { name: "M13/at-work", run: |seen| panicking_reader(seen, false), ..MODEL },
+    &Model { name: "M13/telling-why", run: |seen| panicking_reader(seen, true), ..MODEL },
+];
+
+const MODEL: Model = Model {
     name: "M13",
     claim: "a thread that panics begins the shutdown; the others drain, leave and find its reason",
+    shows: "I2 I3",
+    not_covered: "a panic inside of push or pop: neither calls anything that panics",
     bounds: Bounds { quick: Some(3), full: Some(7) },
     cases: &["poll_loop_slept", "writer_slept", "frame_with_shutdown", "awake"],
-    run: panicking_reader,
-}];
+    run: |_| {},
+};
 
 const OURS: &str = "the panic of the model";
 
-fn panicking_reader(seen: &Seen) {
+/// It ended with our panic, and not with a failure of the model.
+fn ours(end: Result<(), Box<dyn Any + Send>>) {
+    let panic = end.expect_err("it panicked");
+    if panic.downcast_ref() != Some(&OURS) {
+        resume_unwind(panic);
+    }
+}
+
+/// In its work, or also while it tells why.
+fn panicking_reader(seen: &Seen, panics_again: bool) {
     let queues = NetworkFrameQueues::shared(1);
     let reason = Arc::new(AtomicUsize::new(0));
     let (theirs, why) = (Arc::clone(&queues), Arc::clone(&reason));
@@ -27,13 +44,19 @@ fn panicking_reader(seen: &Seen) {
             theirs.push_from_guest().push(vec![7]).unwrap();
             resume_unwind(Box::new(OURS)); // A panic without the hook, which would print it each time.
         };
-        theirs.work_until_shutdown(work, |left: Result<(), _>| {
-            let panic = left.expect_err("it panicked");
-            if panic.downcast_ref() != Some(&OURS) {
-                resume_unwind(panic); // A failure of the model.
-            }
+        let left = |left: Result<(), _>| {
+            ours(left);
             why.store(1, Relaxed);
-        });
+            if panics_again {
+                resume_unwind(Box::new(OURS));
+            }
+        };
+        let end = catch_unwind(AssertUnwindSafe(|| theirs.work_until_shutdown(work, left)));
+        if panics_again {
+            ours(end);
+        } else {
+            end.unwrap_or_else(|failure| resume_unwind(failure));
+        }
     });
     let (theirs, why) = (Arc::clone(&queues), Arc::clone(&reason));
     let writer = spawn(move || {

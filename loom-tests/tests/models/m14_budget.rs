@@ -7,6 +7,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M14",
     claim: "a budget that ran out strands no frame: no arm; the room that it made is rung for",
+    shows: "I1 I2 I5",
+    not_covered: "the budgets of the real turn, which are larger",
     bounds: Bounds { quick: Some(3), full: Some(6) },
     cases: &["over_budget", "consumer_slept", "producer_slept"],
     run: budget_ran_out,

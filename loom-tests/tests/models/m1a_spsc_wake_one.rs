@@ -6,6 +6,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M1a",
     claim: "a frame that was pushed is drained; no write without an arm",
+    shows: "I1 I2 I6",
+    not_covered: "a second frame: M1b",
     bounds: Bounds { quick: None, full: None },
     cases: &["slept", "awake"],
     run: spsc_wake_one,

@@ -7,6 +7,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M1b",
     claim: "two frames, a ring each: both drained in order, the rings coalesce",
+    shows: "I1 I2 I4 I6",
+    not_covered: "a third frame: Spin, and real threads with 100,000",
     bounds: Bounds { quick: Some(5), full: None },
     cases: &["slept", "awake", "coalesced", "refused"],
     run: spsc_wake_two,

@@ -6,6 +6,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M2",
     claim: "two producers: neither's frame is lost, whichever finds the other's note",
+    shows: "I1 I2",
+    not_covered: "a third producer: loom has five threads, and each adds a factor",
     bounds: Bounds { quick: Some(2), full: Some(4) },
     cases: &["slept", "awake", "coalesced", "refused"],
     run: two_producers,

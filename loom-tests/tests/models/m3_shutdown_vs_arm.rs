@@ -15,6 +15,8 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "M3",
     claim: "a shutdown ends every wait on this bell, and none can begin again",
+    shows: "I3",
+    not_covered: "frames beside the shutdown: M4, M11",
     bounds: Bounds { quick: None, full: None },
     cases: &["slept", "awake", "raced_arm"],
     run: |_| {},
@@ -27,7 +29,10 @@ fn shutdown_vs_arm(seen: &Seen, index: usize) {
 
     let bells = [&queues.guest_wake, &queues.host_wake, queues.guest_space()];
     let bell = bells[index];
-    let turns = serve(bell, |wakes| !wakes.is_down());
+    let turns = serve(bell, |wakes| {
+        assert_eq!(wakes.any(), wakes.is_down(), "the first take of a shutdown has its note");
+        !wakes.is_down()
+    });
     assert!(queues.is_shutting_down(), "one bell is down, and the queues are not");
     assert!(!bell.arm(), "armed after the shutdown");
     stopper.join().unwrap();

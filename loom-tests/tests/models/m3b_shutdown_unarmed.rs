@@ -8,6 +8,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M3b",
     claim: "a sleep without an arm is ended by the shutdown and by no ring",
+    shows: "I3",
+    not_covered: "the stream that such a waiter waits for: halves/to-guest",
     bounds: Bounds { quick: Some(3), full: None },
     cases: &["slept", "awake", "two_stoppers"],
     run: shutdown_unarmed,

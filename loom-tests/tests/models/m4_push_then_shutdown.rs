@@ -6,6 +6,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M4",
     claim: "a frame pushed before the shutdown is drained before its consumer leaves",
+    shows: "I1 I3",
+    not_covered: "a frame pushed after the shutdown began: it may stay, and is freed, M12",
     bounds: Bounds { quick: None, full: None },
     cases: &["slept", "awake", "frame_with_shutdown", "frame_before_shutdown"],
     run: frame_then_shutdown,

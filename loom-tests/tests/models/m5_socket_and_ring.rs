@@ -8,6 +8,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M5",
     claim: "a socket and a ring: both seen; a late token costs an empty turn and no frame",
+    shows: "I1 I2",
+    not_covered: "the kernel: a flag of the eventfd's twin is the socket, and stays until it is read",
     bounds: Bounds { quick: Some(3), full: Some(4) },
     cases: &["slept", "socket", "late_token"],
     run: socket_and_ring,

@@ -12,6 +12,8 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "M6b",
     claim: "to the guest: who was refused goes on when there is room; every frame arrives",
+    shows: "I1 I2 I4 I5",
+    not_covered: "a second producer: only the poll loop pushes here",
     bounds: Bounds { quick: Some(4), full: Some(7) },
     cases: &["producer_slept", "consumer_slept", "raced_room"],
     run: |_| {},

@@ -9,6 +9,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M7",
     claim: "the bell alone carries what was published before the ring, be it a relaxed store",
+    shows: "I7",
+    not_covered: "a second waiter: a bell has one",
     bounds: Bounds { quick: None, full: None },
     cases: &["slept", "awake", "refused"],
     run: weakest_source,

@@ -12,6 +12,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M8",
     claim: "a bell's descriptor is closed once, after the last use of its last handle",
+    shows: "I8",
+    not_covered: "the descriptor: a flag that must be open when it is written to",
     bounds: Bounds { quick: Some(3), full: None },
     cases: &["both_wrote", "ring_outlives_the_queues", "shutdown_outlives_the_waiter"],
     run: handle_lifetime,

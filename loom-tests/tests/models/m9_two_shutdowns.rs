@@ -9,6 +9,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "M9",
     claim: "two shutdowns at once: one write for each bell; after either, every bell is down",
+    shows: "I3 I6",
+    not_covered: "a third shutdown: the second writes to nothing already",
     bounds: Bounds { quick: Some(3), full: Some(7) },
     cases: &["slept", "awake", "raced_arm"],
     run: two_shutdowns,

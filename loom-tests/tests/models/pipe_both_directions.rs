@@ -13,6 +13,8 @@ pub(crate) const MODELS: &[&Model] = &[
 const MODEL: Model = Model {
     name: "pipe",
     claim: "two pipes, one bell at the poll loop: each direction ends for itself, after its last byte",
+    shows: "I1 I2 I9",
+    not_covered: "the sockets beyond: tests of the relays",
     bounds: Bounds { quick: Some(2), full: Some(3) },
     cases: &["poll_loop_slept", "poll_loop_refused", "reader_slept", "writer_slept"],
     run: |_| {},

@@ -7,6 +7,8 @@ use framegate_loom_tests::{Bounds, Model, Seen};
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "pipe/end",
     claim: "the end of a stream is read after its last byte; neither end sleeps through a wake",
+    shows: "I1 I2 I4 I9",
+    not_covered: "more than three chunks: real threads with 100,000",
     bounds: Bounds { quick: Some(3), full: Some(6) },
     cases: &["reader_slept", "writer_slept", "awake"],
     run: pipe_end_after_last_byte,

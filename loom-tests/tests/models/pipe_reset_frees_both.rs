@@ -10,6 +10,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "pipe/reset-by-reader",
         claim: "a reader that closes frees a writer that waits for room",
+        shows: "I2 I9",
+        not_covered: "chunks that the reset cuts off: they may be lost",
         bounds: Bounds { quick: Some(3), full: Some(7) },
         cases: &["writer_slept", "writer_awake"],
         run: pipe_reset_by_the_reader,
@@ -17,6 +19,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "pipe/reset-by-writer",
         claim: "a writer's reset frees a reader that waits, and never looks like an end",
+        shows: "I2 I9",
+        not_covered: "chunks that the reset cuts off: they may be lost",
         bounds: Bounds { quick: Some(3), full: None },
         cases: &["reader_slept", "overtaken", "in_time"],
         run: pipe_reset_by_the_writer,

@@ -11,6 +11,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "pipe/reset-by-poll-loop",
         claim: "the poll loop's reset frees a thread that reads and one that writes",
+        shows: "I2 I9",
+        not_covered: "a reset by both ends at once: each sets the same bit",
         bounds: Bounds { quick: Some(3), full: None },
         cases: &["reader_slept", "writer_slept", "both_slept", "both_awake"],
         run: relay_reset_by_the_poll_loop,
@@ -18,6 +20,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "pipe/reset-by-service",
         claim: "the service's reset frees a poll loop that waits for room and for bytes",
+        shows: "I2 I9",
+        not_covered: "a reset by both ends at once: each sets the same bit",
         bounds: Bounds { quick: Some(3), full: None },
         cases: &["slept_on_both", "awake"],
         run: relay_reset_by_the_service,

@@ -9,6 +9,8 @@ use loom::alloc::Track;
 pub(crate) const MODELS: &[&Model] = &[&Model {
     name: "queue/drop",
     claim: "values inside a queue are dropped with it, each once, whoever drops it last",
+    shows: "I8",
+    not_covered: "crossbeam's own code",
     bounds: Bounds { quick: Some(3), full: None },
     cases: &["popped_by_both", "dropped_inside", "refused"],
     run: items_inside,

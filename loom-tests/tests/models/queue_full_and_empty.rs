@@ -11,6 +11,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/not-empty",
         claim: "who knows of a value finds one, also behind a push that is not complete",
+        shows: "I1",
+        not_covered: "crossbeam's own code",
         bounds: Bounds { quick: Some(4), full: Some(6) },
         cases: &["knew", "did_not_know"],
         run: not_empty,
@@ -18,6 +20,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/not-full",
         claim: "who knows of room finds it, also behind a pop that is not complete",
+        shows: "I5",
+        not_covered: "crossbeam's own code",
         bounds: Bounds { quick: Some(4), full: Some(6) },
         cases: &["knew", "did_not_know"],
         run: not_full,
@@ -25,6 +29,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/hints",
         claim: "is_empty and is_full: a queue that always holds one of two is neither",
+        shows: "I5",
+        not_covered: "that a hint is true by the time it is used: nobody relies on that",
         bounds: Bounds { quick: None, full: None },
         cases: &["before", "after", "between"],
         run: hints,

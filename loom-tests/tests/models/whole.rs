@@ -7,6 +7,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "whole/delivered",
         claim: "reader, poll loop, writer, shutdown: a frame each way arrives, and all leave",
+        shows: "I1 I2 I3",
+        not_covered: "full queues at the same time: M6, halves",
         bounds: Bounds { quick: Some(2), full: Some(3) },
         cases: &["poll_loop_slept", "writer_slept", "all_slept"],
         run: one_frame_each_way,
@@ -14,6 +16,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "whole/stopped",
         claim: "the same, stopped at any moment: what was pushed in time arrives, and all leave",
+        shows: "I1 I2 I3",
+        not_covered: "full queues at the same time: M11, halves",
         bounds: Bounds { quick: Some(2), full: Some(3) },
         cases: &["both_arrived", "one_arrived", "none_arrived", "all_slept"],
         run: stopped_at_any_moment,
