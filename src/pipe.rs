@@ -150,4 +150,19 @@ mod tests {
         assert!(space.take().any() && pipe.is_reset());
         assert_eq!(pipe.read(), PipeRead::Reset);
     }
+
+    #[cfg(feature = "runtime")]
+    #[test]
+    fn a_pipe_says_how_much_it_would_take_and_whether_it_has_news() {
+        let (pipe, _, _) = pipe(2);
+        assert_eq!((pipe.room(), pipe.is_quiet()), (1000, true));
+        pipe.write(vec![0; 300]).unwrap();
+        assert_eq!((pipe.room(), pipe.is_quiet()), (700, false));
+        pipe.write(vec![0; 300]).unwrap();
+        assert_eq!(pipe.room(), 0, "no chunk more, however many bytes");
+        while let PipeRead::Chunk(_) = pipe.read() {}
+        assert_eq!((pipe.room(), pipe.is_quiet()), (1000, true));
+        pipe.finish();
+        assert!(!pipe.is_quiet(), "the end is news");
+    }
 }

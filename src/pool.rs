@@ -60,3 +60,50 @@ impl FramePool {
         let _ = shelf.push(buffer);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_and_large_buffers_lie_apart() {
+        let pool = FramePool::for_queues(4, 4 * LARGE);
+        let (small, large) = (pool.take(SMALL), pool.take(SMALL + 1));
+        assert_eq!((small.capacity(), large.capacity()), (SMALL, LARGE));
+        pool.give(small);
+        pool.give(large);
+        assert_eq!((pool.small.len(), pool.large.len()), (1, 1));
+        assert_eq!((pool.take(1).capacity(), pool.small.len()), (SMALL, 0));
+        assert_eq!((pool.take(LARGE).capacity(), pool.large.len()), (LARGE, 0));
+        assert_eq!(pool.take(LARGE + 1).capacity(), LARGE + 1);
+    }
+
+    #[test]
+    fn what_is_idle_is_bounded_and_what_is_too_small_is_not_kept() {
+        let pool = FramePool::for_queues(2, 4 * LARGE);
+        pool.give(Vec::with_capacity(SMALL - 1));
+        assert!(pool.small.is_empty());
+        for _ in 0..3 {
+            pool.give(Vec::with_capacity(SMALL));
+            pool.give(Vec::with_capacity(LARGE));
+        }
+        assert_eq!((pool.small.len(), pool.large.len()), (2, 2));
+        let large = FramePool::for_queues(usize::MAX, usize::MAX);
+        assert_eq!((large.small.capacity(), large.large.capacity()), (256, 256));
+        let least = FramePool::for_queues(1, 1);
+        assert_eq!((least.small.capacity(), least.large.capacity()), (1, 1));
+    }
+
+    #[cfg(feature = "runtime")]
+    #[test]
+    fn a_sized_buffer_keeps_what_was_in_it() {
+        let pool = FramePool::for_queues(1, LARGE);
+        pool.give([7].repeat(SMALL));
+        let buffer = pool.take_sized(2);
+        assert_eq!(buffer, [7, 7]);
+        pool.give(buffer);
+        assert_eq!(pool.take_sized(3), [7, 7, 0], "only what is new is zeroed");
+        pool.give([7].repeat(SMALL));
+        assert!(pool.take(10).is_empty());
+    }
+}

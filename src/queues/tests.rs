@@ -116,6 +116,7 @@ fn buffers_go_round() {
     buffer.extend([1; 100]);
     let place = buffer.as_ptr();
     queues.recycle(buffer);
+    let _elsewhere = Vec::<u8>::with_capacity(2048); // Where it would be if it had been freed.
     let again = queues.buffer(60);
     assert!(again.is_empty() && again.as_ptr() == place);
     assert!(queues.buffer(65_550).capacity() >= 65_550);
@@ -160,4 +161,21 @@ fn a_hundred_thousand_frames_through_a_narrow_queue() {
         }
         producer.join().unwrap();
     }
+}
+
+#[cfg(feature = "runtime")]
+#[test]
+fn a_buffer_has_the_bytes_or_the_length_that_was_asked_for() {
+    let queues = NetworkFrameQueues::shared(1);
+    assert_eq!(queues.copy_of(b"a frame"), b"a frame");
+    assert_eq!(queues.sized_buffer(3000).len(), 3000);
+}
+
+#[test]
+fn work_that_ends_begins_the_shutdown() {
+    let queues = NetworkFrameQueues::shared(1);
+    let mut why = None;
+    queues.work_until_shutdown(|| 7, |left| why = left.ok());
+    assert_eq!(why, Some(7));
+    assert!(queues.is_shutting_down());
 }
