@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # The project's checks, the same by hand and on CI.
 #
-#   ./ci.sh VERB...    fmt | lint | docs | deny | test | demo | netns | loom | spec | tsan | counts
-#                      fuzz | all | loom-full | stress | bench | bench-update | lab
+#   ./ci.sh VERB...
 #
-# Not part of all: loom-full explores the models further than loom, in less than an hour. stress runs
-# the models' bodies on real threads, as test does, but optimised; tsan those bodies under
-# ThreadSanitizer. bench prints what each part of the per-packet path costs, in time and in instructions.
-# counts is its second half, and fails if a count has risen above benches/instructions.txt, which
-# bench-update writes anew. lab measures framegate beside its peers, one round.
+#   fmt lint docs deny test demo netns loom mutants-quick spec tsan counts fuzz
+#                   all of them: all. mutants-quick is mutants with one kill for each; tsan runs the models'
+#                   bodies under ThreadSanitizer; counts fails if a part of the per-packet path takes more
+#                   instructions than benches/instructions.txt says
+#   loom-full       explores the models further than loom, in less than an hour
+#   stress          the models' bodies on real threads, as in test, but optimised
+#   mutants         breaks the code in one place after another, has every model judge each, and prints
+#                   the matrix; fails if one survives that should not
+#   bench           what each part of the per-packet path costs, in time and in instructions
+#   bench-update    writes benches/instructions.txt anew
+#   lab             measures framegate beside its peers, one round
 #
 # Needs what .ci/run installs. Every step is printed, timed and summed up; one that fails does not
 # keep the others from running, and makes the whole fail.
@@ -223,6 +228,19 @@ do_tsan() {
     step 'ThreadSanitizer: the models on real threads' tsan test --test stress
 }
 
+# OPTION... of the runner.
+mutants() {
+    timeout --kill-after=10 7200 loom-tests/mutants/run "$@"
+}
+
+do_mutants() {
+    step 'mutants of the models, the whole matrix' mutants
+}
+
+do_mutants-quick() {
+    step 'mutants of the models, a kill for each' mutants --first-kill
+}
+
 # Only counts can fail: times are another thing on every machine, and on a busy one.
 do_counts() {
     step 'benches: each part once' benches test --release --all-targets
@@ -259,6 +277,7 @@ do_all() {
     do_demo
     do_netns
     do_loom
+    do_mutants-quick
     do_spec
     do_tsan
     do_counts
