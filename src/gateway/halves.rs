@@ -179,16 +179,21 @@ mod tests {
     use crate::config::Offload;
     use crate::queues::NetworkFrameQueues;
 
-    #[test]
-    fn a_half_that_no_writer_has_borrowed_is_taken_back() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+    /// The VMM's end of a stream, and the poll loop's part in ours.
+    fn link() -> (UnixStream, Arc<NetworkFrameQueues>, Halves) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
         crate::bridge::prepare(&ours, Offload::None).unwrap();
         let stream = Arc::new(ours);
         let queues = NetworkFrameQueues::try_shared(1024).unwrap();
         let receiver = Receiver::new(Arc::clone(&stream), Offload::None, Arc::default());
         let sender = Sender::new(stream, Arc::clone(&queues), 1514, Arc::default());
-        let hand_over = HandOver::new(Arc::clone(&queues));
-        let mut halves = Halves::new(receiver, sender, Arc::clone(&hand_over));
+        let halves = Halves::new(receiver, sender, HandOver::new(Arc::clone(&queues)));
+        (theirs, queues, halves)
+    }
+
+    #[test]
+    fn a_half_that_no_writer_has_borrowed_is_taken_back() {
+        let (mut theirs, queues, mut halves) = link();
         let mut pushed = 0;
         while halves.has_sender() {
             pushed += 1;
@@ -209,13 +214,7 @@ mod tests {
 
     #[test]
     fn the_poll_loop_is_ahead_while_the_vmm_has_much_to_receive() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        crate::bridge::prepare(&ours, Offload::None).unwrap();
-        let stream = Arc::new(ours);
-        let queues = NetworkFrameQueues::try_shared(1024).unwrap();
-        let receiver = Receiver::new(Arc::clone(&stream), Offload::None, Arc::default());
-        let sender = Sender::new(stream, Arc::clone(&queues), 1514, Arc::default());
-        let mut halves = Halves::new(receiver, sender, HandOver::new(Arc::clone(&queues)));
+        let (mut theirs, queues, mut halves) = link();
         let push = |frames| {
             let mut batch = queues.push_to_guest();
             (0..frames).for_each(|_| batch.push(vec![0; 1514]).unwrap());

@@ -26,7 +26,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use mio::Token;
 use mio::event::Event;
 use smoltcp::time::{Duration, Instant};
 use tracing::warn;
@@ -210,8 +209,12 @@ impl Nat {
             turn.counters.dropped(DropReason::MappingLimit);
             self.remove(first, turn);
         }
-        let token = self.token(self.table.next_place());
-        let socket = NatSocket::open(self.carried, guest.is_ipv6(), turn.registry, token)?;
+        let at = self.table.next_place();
+        let source = match self.carried {
+            Carried::Udp => Source::Udp(at),
+            Carried::Echo => Source::Ping(at),
+        };
+        let socket = NatSocket::open(self.carried, guest.is_ipv6(), turn.registry, source.into())?;
         let mapping = Mapping {
             guest,
             socket,
@@ -235,14 +238,6 @@ impl Nat {
             Carried::Echo => turn.counters.ping_mappings.add(1),
         }
         Ok(self.table.insert(guest, mapping, turn.now + self.limits.idle))
-    }
-
-    /// Under which the poll loop hears of this mapping's socket.
-    fn token(&self, at: usize) -> Token {
-        match self.carried {
-            Carried::Udp => Source::Udp(at).into(),
-            Carried::Echo => Source::Ping(at).into(),
-        }
     }
 
     /// There is no socket for a new mapping (RFC 5508 REQ-8: prohibited, which is not for good).
@@ -393,7 +388,6 @@ impl Nat {
 
     /// Sends what waits, until the host is busy.
     fn flush(&mut self, at: usize, turn: &mut Turn<'_, '_>) {
-        let token = self.token(at);
         let Some(mapping) = self.table.get_mut(at) else { return };
         let mut was_tried = false;
         while mapping.writable
@@ -437,7 +431,7 @@ impl Nat {
             answer_failed_send(&failed.frame, &error, mtu, turn);
             turn.outlet.queues.recycle(failed.frame);
         }
-        if mapping.socket.wait_for_room(!mapping.writable, turn.registry, token).is_err() {
+        if mapping.socket.wait_for_room(!mapping.writable, turn.registry).is_err() {
             mapping.writable = true; // Nobody will say so: the next packet tries.
         }
     }

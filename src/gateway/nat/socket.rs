@@ -47,6 +47,8 @@ pub(crate) struct NatSocket {
     ipv6: bool,
     hop_limit: Option<u8>,
     dont_fragment: Option<bool>,
+    /// Under which the poll loop hears of it.
+    token: Token,
     waits_for_room: bool,
 }
 
@@ -95,7 +97,8 @@ impl NatSocket {
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         socket.bind(&any.into())?;
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Self { socket, ipv6, hop_limit: None, dont_fragment: None, waits_for_room: false })
+        let (hop_limit, dont_fragment) = (None, None);
+        Ok(Self { socket, ipv6, hop_limit, dont_fragment, token, waits_for_room: false })
     }
 
     /// Whether the poll loop is to hear of room. Not always: the kernel says that there is room again for
@@ -103,18 +106,13 @@ impl NatSocket {
     ///
     /// # Errors
     /// What epoll_ctl(2) reports: ENOMEM.
-    pub(crate) fn wait_for_room(
-        &mut self,
-        waits: bool,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<()> {
+    pub(crate) fn wait_for_room(&mut self, waits: bool, registry: &Registry) -> io::Result<()> {
         if waits == self.waits_for_room {
             return Ok(());
         }
         let read = Interest::READABLE;
         let interest = if waits { read | Interest::WRITABLE } else { read };
-        registry.reregister(&mut SourceFd(&self.socket.as_raw_fd()), token, interest)?;
+        registry.reregister(&mut SourceFd(&self.socket.as_raw_fd()), self.token, interest)?;
         self.waits_for_room = waits;
         Ok(())
     }
