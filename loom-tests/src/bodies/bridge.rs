@@ -274,7 +274,7 @@ impl PollLoop {
         }
     }
 
-    /// `true` if a budget ran out.
+    /// `true` if the budget ran out with frames in the queue.
     fn turn(&mut self, wakes: Wakes) -> bool {
         self.is_readable |= wakes.relay();
         if let Some(half) = self.nic.hand_over.reclaim_receiver() {
@@ -290,13 +290,14 @@ impl PollLoop {
         }
         let got = self.got.len();
         let drained = self.take_from_queue();
-        let over_budget =
-            if drained && !wakes.is_down() { self.take_from_stream() } else { !drained };
+        if drained && !wakes.is_down() {
+            self.take_from_stream();
+        }
         if got < self.nic.up && self.got.len() == self.nic.up {
             self.nic.completed();
         }
         self.send_to_guest();
-        over_budget
+        !drained
     }
 
     /// Whether the queue is drained.
@@ -313,8 +314,8 @@ impl PollLoop {
     }
 
     /// Takes what the stream has, if it has the receive half, and lends that out at the end of its budget.
-    fn take_from_stream(&mut self) -> bool {
-        let Some(half) = &mut self.receiver else { return false };
+    fn take_from_stream(&mut self) {
+        let Some(half) = &mut self.receiver else { return };
         let mut frames = 0;
         while frames < BUDGET {
             while let Some(frame) = half.next_frame() {
@@ -325,16 +326,15 @@ impl PollLoop {
                 break;
             }
             if !self.is_readable {
-                return false;
+                return;
             }
             let received = half.receive();
             self.is_readable = received && half.is_behind;
             if !received {
-                return false;
+                return;
             }
         }
         self.lend_receiver();
-        false
     }
 
     /// Pushes what there is room for, then sends or rings the writer.

@@ -61,6 +61,18 @@ impl Relay {
         found
     }
 
+    /// Reads to the end.
+    ///
+    /// # Panics
+    /// If that comes before the last of so many chunks, or a chunk is lost.
+    fn read_all(&self, chunks: usize) {
+        let mut got = Ledger::new(1);
+        while let Some(chunk) = self.read().unwrap() {
+            got.enter(&chunk);
+        }
+        assert_eq!(got.len(), chunks, "the end came before the last byte");
+    }
+
     /// As `RelayStream` writes: waits for room.
     ///
     /// # Errors
@@ -131,6 +143,12 @@ impl PollLoop {
             }
         }
     }
+
+    /// Both, whatever comes of the first; `false` once both are done.
+    fn write_and_read(&mut self) -> bool {
+        let (writes, reads) = (self.write(), self.read());
+        writes || reads
+    }
 }
 
 fn relay(
@@ -162,10 +180,7 @@ pub fn echo(chunks: usize) -> Relayed {
         assert_eq!(got.len(), chunks, "the end came before the last byte");
         relay.to_guest.finish();
     };
-    relay(chunks, service, |end| {
-        let (writes, reads) = (end.write(), end.read());
-        writes || reads
-    })
+    relay(chunks, service, PollLoop::write_and_read)
 }
 
 /// The guest's stream ends first, and the service's goes on after that.
@@ -174,18 +189,11 @@ pub fn echo(chunks: usize) -> Relayed {
 /// If a chunk is lost, or either end comes before its last byte.
 pub fn guest_ends_first(chunks: usize) -> Relayed {
     let service = move |relay: &Relay| {
-        let mut got = Ledger::new(1);
-        while let Some(chunk) = relay.read().unwrap() {
-            got.enter(&chunk);
-        }
-        assert_eq!(got.len(), chunks, "the end came before the last byte");
+        relay.read_all(chunks);
         (0..chunks).for_each(|number| relay.write(frame(0, number)).unwrap());
         relay.to_guest.finish();
     };
-    relay(chunks, service, |end| {
-        let (writes, reads) = (end.write(), end.read());
-        writes || reads
-    })
+    relay(chunks, service, PollLoop::write_and_read)
 }
 
 /// The service's stream ends first, and the guest's goes on after that.
@@ -196,11 +204,7 @@ pub fn service_ends_first(chunks: usize) -> Relayed {
     let service = move |relay: &Relay| {
         (0..chunks).for_each(|number| relay.write(frame(0, number)).unwrap());
         relay.to_guest.finish();
-        let mut got = Ledger::new(1);
-        while let Some(chunk) = relay.read().unwrap() {
-            got.enter(&chunk);
-        }
-        assert_eq!(got.len(), chunks, "the end came before the last byte");
+        relay.read_all(chunks);
     };
     relay(chunks, service, |end| end.read() || end.write())
 }

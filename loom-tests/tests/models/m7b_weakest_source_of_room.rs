@@ -16,7 +16,7 @@ const MODEL: Model = Model {
     name: "M7b",
     claim: "the ring for room alone carries what came before it, be it a relaxed store",
     shows: "I7",
-    not_covered: "the release of the consumer's swap: loom runs it in program order, see below",
+    not_covered: "the release of the consumer's swap: loom runs it in program order",
     bounds: Bounds { quick: Some(4), full: None },
     cases: &["slept", "not_refused", "refused_and_rung"],
     run: |_| {},

@@ -12,7 +12,7 @@ pub(crate) const MODELS: &[&Model] = &[
         name: "queue/laps",
         claim: "one producer, one consumer, capacity 2, 3 laps: in order, none lost, none doubled",
         shows: "I1 I4 I5",
-        not_covered: "crossbeam's own code: its twin is what runs, see below",
+        not_covered: "crossbeam's own code: its twin is what runs",
         bounds: Bounds { quick: Some(3), full: Some(5) },
         cases: &["found_full", "found_empty"],
         run: three_laps,
@@ -29,9 +29,8 @@ pub(crate) const MODELS: &[&Model] = &[
     &Model {
         name: "queue/two-consumers",
         claim: "two consumers and a producer: each value to one of them, in order for each",
-        // Beyond this loom's scheduler lets a thread that spins run for ever.
         shows: "I1 I4",
-        not_covered: "bound 3: the waits for each other pass what loom can hold; crossbeam's own code",
+        not_covered: "bound 3: loom's scheduler lets a thread that spins run for ever; crossbeam's own code",
         bounds: Bounds { quick: Some(2), full: Some(2) },
         cases: &["second_was_first", "found_full", "popped_meanwhile"],
         run: two_consumers,
