@@ -252,15 +252,8 @@ impl Flows {
             shake_hands(open, is_inbound, self.relays.as_mut(), turn.counters);
         }
         let before = (open.to_host, open.to_guest);
-        let outcome = flow::serve(
-            open,
-            &mut flow.ready,
-            &mut self.interface,
-            &mut self.windows.budget,
-            turn.link,
-            turn.outlet,
-            turn.now,
-        );
+        let outcome =
+            flow::serve(open, &mut flow.ready, &mut self.interface, &mut self.windows.budget, turn);
         turn.counters.tcp_bytes_to_host.add(open.to_host - before.0);
         turn.counters.tcp_bytes_to_guest.add(open.to_guest - before.1);
         if before != (open.to_host, open.to_guest) {

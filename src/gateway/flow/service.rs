@@ -2,11 +2,10 @@
 
 use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp::State;
-use smoltcp::time::Instant;
 
 use super::{ACK_DELAY, AckOwed, Moved, Open, Outcome, Ready};
-use crate::gateway::device::{LinkDevice, Outlet};
-use crate::gateway::link::Link;
+use crate::gateway::device::LinkDevice;
+use crate::gateway::flows::Turn;
 use crate::gateway::windows::Budget;
 use crate::wire::ETHERNET;
 
@@ -18,47 +17,35 @@ enum Egress {
     NoRoom,
 }
 
-fn egress(
-    open: &mut Open,
-    interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
-) -> Egress {
+fn egress(open: &mut Open, interface: &mut Interface, turn: &mut Turn<'_, '_>) -> Egress {
     const PACKETS: usize = 8;
     for _ in 0..PACKETS {
-        let mut device = LinkDevice::for_egress(link, outlet, open.splice.shift());
-        let result = open.socket.with(|set, _| interface.poll_egress(now, &mut device, set));
+        let mut device = LinkDevice::for_egress(turn.link, turn.outlet, open.splice.shift());
+        let result = open.socket.with(|set, _| interface.poll_egress(turn.now, &mut device, set));
         let (is_exhausted, said) = (device.is_exhausted(), device.said());
         open.note(said);
         if is_exhausted {
             return Egress::NoRoom;
         }
         if result == PollResult::None {
-            return acknowledge(open, interface, link, outlet, now);
+            return acknowledge(open, interface, turn);
         }
-        open.probe.sent(now);
+        open.probe.sent(turn.now);
     }
     Egress::More
 }
 
 /// Has smoltcp acknowledge what it has not heard of.
-fn acknowledge(
-    open: &mut Open,
-    interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
-) -> Egress {
+fn acknowledge(open: &mut Open, interface: &mut Interface, turn: &mut Turn<'_, '_>) -> Egress {
     if !open.splice.is_owed() {
         return Egress::Done;
     }
-    if !outlet.has_room() {
+    if !turn.outlet.has_room() {
         return Egress::NoRoom;
     }
     if let Some(frame) = open.repetition() {
         let packet = frame.get(ETHERNET..).unwrap_or_default();
-        ingress(open, interface, link, outlet, packet, now);
+        ingress(open, interface, packet, turn);
     }
     Egress::Done
 }
@@ -67,30 +54,22 @@ fn acknowledge(
 pub(crate) fn ingress(
     open: &mut Open,
     interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
     packet: &[u8],
-    now: Instant,
+    turn: &mut Turn<'_, '_>,
 ) {
-    let mut device = LinkDevice::for_ingress(link, outlet, packet, open.splice.shift());
-    open.socket.with(|set, _| interface.poll_ingress_single(now, &mut device, set));
+    let mut device = LinkDevice::for_ingress(turn.link, turn.outlet, packet, open.splice.shift());
+    open.socket.with(|set, _| interface.poll_ingress_single(turn.now, &mut device, set));
     let said = device.said();
     open.note(said);
 }
 
 /// Has smoltcp retransmit if the guest has been silent for too long.
-fn probe(
-    open: &mut Open,
-    interface: &mut Interface,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
-) {
+fn probe(open: &mut Open, interface: &mut Interface, turn: &mut Turn<'_, '_>) {
     let (state, left) = open.socket.socket(|socket| (socket.state(), socket.send_queue()));
     let left = if can_send(state) { left } else { 0 };
-    open.probe.observe(open.to_guest - left as u64, left, open.mss, now);
-    for packet in open.probe.ask(now) {
-        ingress(open, interface, link, outlet, &packet, now);
+    open.probe.observe(open.to_guest - left as u64, left, open.mss, turn.now);
+    for packet in open.probe.ask(turn.now) {
+        ingress(open, interface, &packet, turn);
     }
 }
 
@@ -106,9 +85,7 @@ pub(crate) fn serve(
     ready: &mut Ready,
     interface: &mut Interface,
     budget: &mut Budget,
-    link: &Link,
-    outlet: &mut Outlet<'_>,
-    now: Instant,
+    turn: &mut Turn<'_, '_>,
 ) -> Outcome {
     let mut more = false;
     match open.relay_to_host(&mut ready.writable) {
@@ -132,10 +109,10 @@ pub(crate) fn serve(
         open.abort();
     }
 
-    probe(open, interface, link, outlet, now);
+    probe(open, interface, turn);
     let held = open.is_held_in_time_wait();
-    if !held && open.must_send(now) {
-        match egress(open, interface, link, outlet, now) {
+    if !held && open.must_send(turn.now) {
+        match egress(open, interface, turn) {
             Egress::Done => open.ack = AckOwed::default(),
             Egress::More => more = true,
             Egress::NoRoom => return Outcome::Starved,
@@ -164,11 +141,11 @@ pub(crate) fn serve(
         _ if held => None,
         // poll_at says "now" for an acknowledgement that we hold back.
         Some(since) => Some(since + ACK_DELAY),
-        None => open.socket.with(|set, _| interface.poll_at(now, set)),
+        None => open.socket.with(|set, _| interface.poll_at(turn.now, set)),
     };
     let at = at.into_iter().chain(open.probe.deadline()).min();
     match at {
-        Some(at) if at <= now => Outcome::Again,
+        Some(at) if at <= turn.now => Outcome::Again,
         at if state == State::TimeWait && !held => Outcome::TimeWait(at),
         at => Outcome::Wait(at),
     }

@@ -134,8 +134,7 @@ impl Flows {
         });
         let mut open = Open::new(socket, host.take(), mss);
         if let Some(packet) = syn.get(ETHERNET..segment.end) {
-            let interface = &mut self.interface;
-            flow::ingress(&mut open, interface, turn.link, turn.outlet, packet, turn.now);
+            flow::ingress(&mut open, &mut self.interface, packet, turn);
         }
         turn.outlet.queues.recycle(std::mem::take(syn));
         flow.phase = Phase::Open(Box::new(open));

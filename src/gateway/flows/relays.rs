@@ -56,8 +56,7 @@ impl Flows {
         });
         let mut open = Open::new(socket, Some(End::Relay(Box::new(end))), mss);
         if let Some(packet) = frame.get(ETHERNET..segment.end) {
-            let interface = &mut self.interface;
-            flow::ingress(&mut open, interface, turn.link, turn.outlet, packet, turn.now);
+            flow::ingress(&mut open, &mut self.interface, packet, turn);
         }
         let id = self.next_id();
         self.insert(id, key, Phase::Open(Box::new(open)), turn);

@@ -130,7 +130,7 @@ pub(super) fn ingress(
 ) {
     let Some(Rest { frame, segment }) = rest else { return };
     if let Some(packet) = frame.get(ETHERNET..segment.end) {
-        flow::ingress(open, interface, turn.link, turn.outlet, packet, turn.now);
+        flow::ingress(open, interface, packet, turn);
     }
     open.heard(frame, &segment, turn.now);
 }
