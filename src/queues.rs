@@ -143,7 +143,8 @@ impl NetworkFrameQueues {
         }
     }
 
-    /// Whether [`begin_shutdown`](Self::begin_shutdown) was called.
+    /// Whether [`begin_shutdown`](Self::begin_shutdown) was called. A producer that pushes, rings and then
+    /// hears `false` was in time: what it pushed is drained.
     pub fn is_shutting_down(&self) -> bool {
         // The first bell that begin_shutdown rings: who sees a later one down sees this one too.
         self.guest_wake.is_down()

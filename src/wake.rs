@@ -92,7 +92,8 @@ impl Bell {
     }
 
     fn ring(&self, note: Note) {
-        // Release: what the caller published is seen by the take or arm that reads this note.
+        // Release: what the caller published is seen by the take or arm that reads this note. Acquire: a
+        // caller who rings after the shutdown came to this bell sees that it came to those before it.
         let before = self.state.fetch_or(note as u32, Ordering::AcqRel);
         if before == ARMED {
             self.event.signal();
