@@ -77,6 +77,21 @@ fn room_is_news_for_a_producer_that_was_refused_and_for_no_other() {
     assert!(queues.guest_wake.take().space(), "who asked for room hears of it");
 }
 
+#[cfg(feature = "runtime")]
+#[test]
+fn who_asked_for_room_for_several_frames_hears_of_it() {
+    let queues = NetworkFrameQueues::shared(2);
+    queues.push_to_guest().push(frame(0)).unwrap();
+    assert!(queues.push_to_guest().has_room_for(1, 64));
+    queues.drain_to_guest().pop().unwrap();
+    assert!(!queues.guest_wake.take().space(), "there was room");
+    queues.push_to_guest().push(frame(1)).unwrap();
+    assert!(!queues.push_to_guest().has_room_for(2, 64));
+    queues.drain_to_guest().pop().unwrap();
+    assert!(queues.guest_wake.take().space());
+    assert!(queues.push_to_guest().has_room_for(2, 64));
+}
+
 #[test]
 fn frames_of_the_raw_queue_do_not_upset_the_count() {
     let queues = NetworkFrameQueues::with_bounds(4, 100).unwrap();
