@@ -11,6 +11,7 @@
 #   stress          the models' bodies on real threads, as in test, but optimised
 #   mutants         breaks the code in one place after another, has every model judge each, and prints
 #                   the matrix; fails if one survives that should not
+#   mutants-core    cargo-mutants over the core, which must be installed
 #   bench           what each part of the per-packet path costs, in time and in instructions
 #   bench-update    writes benches/instructions.txt anew
 #   lab             measures framegate beside its peers, one round
@@ -134,7 +135,7 @@ do_lint() {
         "${clippy[@]}" --manifest-path fuzz/Cargo.toml -- -D warnings
     step 'lint, lab' env CARGO_TARGET_DIR="$target/lab" \
         "${clippy[@]}" --manifest-path lab/Cargo.toml -- -D warnings
-    step 'lint, scripts' shellcheck -x -P lab .ci/run ci.sh lab/*.sh loom-tests/spec/*.sh
+    step 'lint, scripts' shellcheck -x -P lab .ci/run ci.sh lab/*.sh loom-tests/mutants/core loom-tests/spec/*.sh
     step 'the comparison is what its raw figures give' comparison
 }
 
@@ -239,6 +240,10 @@ do_mutants() {
 
 do_mutants-quick() {
     step 'mutants of the models, a kill for each' mutants --first-kill
+}
+
+do_mutants-core() {
+    step 'mutants of the core' timeout --kill-after=10 7200 loom-tests/mutants/core
 }
 
 # Only counts can fail: times are another thing on every machine, and on a busy one.
