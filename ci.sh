@@ -12,6 +12,8 @@
 #   mutants         breaks the code in one place after another, has every model judge each, and prints
 #                   the matrix; fails if one survives that should not
 #   mutants-core    cargo-mutants over the core, which must be installed
+#   records         writes what loom, loom-full and mutants have found into the repository, and into the
+#                   tables of SPECIFICATION.md
 #   bench           what each part of the per-packet path costs, in time and in instructions
 #   bench-update    writes benches/instructions.txt anew
 #   lab             measures framegate beside its peers, one round
@@ -29,6 +31,7 @@ limit=(timeout --kill-after=10 "$STEP_SECONDS")
 
 target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 export CARGO_TARGET_DIR="$target"
+records="$target/records"
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
@@ -179,17 +182,30 @@ do_netns() {
 
 # SET: quick or full.
 loom_models() {
+    mkdir -p "$records"
     RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR="$target/loom" FRAMEGATE_LOOM="$1" \
         timeout --kill-after=10 3600 \
-        cargo test --locked -p framegate-loom-tests --release --test models
+        cargo test --locked -p framegate-loom-tests --release --test models -- \
+        --record "$records/$1.tsv" \
+        && loom-tests/table.py compare "loom-tests/records/$1.tsv" "$records/$1.tsv"
 }
 
 do_loom() {
     step 'loom models' loom_models quick
+    step 'loom models: the tables of what they found' loom-tests/table.py page --check
 }
 
 do_loom-full() {
     step 'loom models, explored as far as they end' loom_models full
+}
+
+# What loom, loom-full and mutants have found since is what is to be found from now on.
+records() {
+    cp --verbose --update "$records"/*.tsv loom-tests/records/ && loom-tests/table.py page
+}
+
+do_records() {
+    step 'loom models: new tables' records
 }
 
 do_spec() {
@@ -231,11 +247,12 @@ do_tsan() {
 
 # OPTION... of the runner.
 mutants() {
+    mkdir -p "$records"
     timeout --kill-after=10 7200 loom-tests/mutants/run "$@"
 }
 
 do_mutants() {
-    step 'mutants of the models, the whole matrix' mutants
+    step 'mutants of the models, the whole matrix' mutants --record "$records/mutants.tsv"
 }
 
 do_mutants-quick() {

@@ -75,7 +75,7 @@ pub(crate) const MODELS: &[&Model] = &[
         claim: "a frame pushed before the shutdown is sent, wherever the send half is then",
         shows: "I1 I3",
         not_covered: "a stream without room: what is in flight then is lost, as by any shutdown",
-        bounds: Bounds { quick: Some(3), full: Some(6) },
+        bounds: Bounds { quick: Some(3), full: Some(5) },
         cases: &["sent_by_writer", "sent_by_poll_loop"],
         run: sent_before_the_shutdown,
     },
