@@ -9,9 +9,14 @@ Of each row the figures of the last commit count. A ratio is the median of the r
 """
 
 import argparse
-import re
+import sys
 from collections import namedtuple
+from pathlib import Path
 from statistics import median
+
+sys.dont_write_bytecode = True
+sys.path.append(str(Path(__file__).resolve().parent.parent / "docs"))
+from marked import replaced
 
 PEERS = {
     "ours": "framegate",
@@ -291,20 +296,6 @@ def plot(lines):
     return "\n".join(out) + "\n"
 
 
-def replaced(page, parts):
-    for name, rows in parts.items():
-        text = "\n".join(rows)
-        page, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
-            lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}",
-            page,
-            flags=re.DOTALL,
-        )
-        if count != 1:
-            raise SystemExit(f"the page has no place for the {name}")
-    return page
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("raw")
@@ -315,7 +306,7 @@ def main():
     parts = {"machine": machine(headers), "comparison": comparison(lines), "medians": by_peer(lines)}
     if options.page:
         with open(options.page, encoding="utf-8") as page:
-            text = replaced(page.read(), parts)
+            text = replaced(page.read(), {name: "\n".join(rows) for name, rows in parts.items()})
         with open(options.page, "w", encoding="utf-8") as page:
             page.write(text)
     if options.plot:

@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path.append(str(HERE.parent / "docs"))
+from marked import replaced
+
 RECORDS = HERE / "records"
 PAGE = HERE.parent / "SPECIFICATION.md"
 COMPARED = ["model", "set", "bound", "executions", "shows", "claim", "not covered"]
@@ -46,7 +50,7 @@ def kinds(line):
 
 
 def row(cells):
-    return "| " + " | ".join(cells) + " |\n"
+    return "| " + " | ".join(cells) + " |"
 
 
 def models():
@@ -56,22 +60,22 @@ def models():
         by = kinds(line)
         for model in by:
             killed.setdefault(model, []).append((line["mutant"], len(by) == 1))
-    text = row(["", "model", "claim", "bound", "executions", "s", "kills", "not covered"])
-    text += "|---|---|---|--:|--:|--:|---|---|\n"
+    rows = [row(["", "model", "claim", "bound", "executions", "s", "kills", "not covered"])]
+    rows.append("|---|---|---|--:|--:|--:|---|---|")
     for line in read(RECORDS / "quick.tsv"):
         model = line["model"]
         far = full.get(model) or sys.exit(f"{RECORDS}/full.tsv has no {model}")
         kills = killed.get(model, [])
         alone = [f"`{mutant}`" for mutant, is_alone in kills if is_alone]
-        text += row([
+        rows.append(row([
             line["shows"],
             model,
             line["claim"],
             *(f"{line[it]}, {far[it]}" for it in ["bound", "executions", "seconds"]),
             f"{len(kills)}" + (f", alone {' '.join(alone)}" if alone else ""),
             line["not covered"],
-        ])
-    return text
+        ]))
+    return "\n".join(rows)
 
 
 def mutants():
@@ -83,20 +87,16 @@ def mutants():
     text = f"{len(lines)} mutants, {len(lines) - len(alive)} killed."
     for kind, names in sorted(by_kind.items()):
         text += f" {len(names)} {kind}: {', '.join(names)}."
-    return text + "\n"
+    return text
 
 
 def page(check):
-    before = after = PAGE.read_text(encoding="utf-8")
-    for name, made in [("models", models()), ("mutants", mutants())]:
-        head, begin, rest = after.partition(f"<!-- {name} -->\n")
-        _, end, tail = rest.partition(f"<!-- end of {name} -->\n")
-        if not end:
-            sys.exit(f"{PAGE} has no place for the {name}")
-        after = f"{head}{begin}\n{made}\n{end}{tail}"
-    if check and before != after:
+    before = PAGE.read_text(encoding="utf-8")
+    after = replaced(before, {"models": models(), "mutants": mutants()})
+    if not check:
+        PAGE.write_text(after, encoding="utf-8")
+    elif before != after:
         sys.exit(f"{PAGE} is not what the records say: loom-tests/table.py page")
-    PAGE.write_text(after, encoding="utf-8")
 
 
 def main():
